@@ -3,7 +3,7 @@
 # Pinned tools; they are built into .tools/bin, outside of the module's own dependencies.
 GOLANGCI_LINT_VERSION := v2.15.0
 GOFUMPT_VERSION       := v0.12.0
-GOVULNCHECK_VERSION   := v1.9.0
+GOVULNCHECK_VERSION   := v1.8.0
 
 # What the targets may be told: make fuzz FUZZTIME=5m, make bench BENCH='Commit|Decode'.
 FUZZTIME ?= 30s

@@ -1,0 +1,158 @@
+package domain
+
+// Needs says what a decision looks at: the gateway reads it, or locks it for a [Change].
+type Needs struct {
+	// Conversation is the one conversation that the command is about; a Change locks its head.
+	Conversation ConversationID
+	// Conversations are further conversations to read; never locked.
+	Conversations []ConversationID
+	// Users are users of the directory to look up, within what the principal may see.
+	Users []UserRef
+	// Past asks for the membership intervals of the principal (a user) in the conversations above.
+	Past bool
+	// Self asks for the principal's own record with its private part.
+	Self bool
+	// Message asks for the sendMessage event of this number in Conversation; 0: none.
+	Message Seq
+}
+
+// Heads is the state that a decision may look at, and what purity forbids it to make itself.
+type Heads struct {
+	// Now is the time of the decision, in milliseconds since 1970; NewID an identifier nobody has used.
+	Now    int64
+	NewID  ConversationID
+	Limits Limits
+
+	// Conversation is nil when there is none of that id.
+	Conversation *Conversation
+	// Conversations are those of Needs.Conversations that exist, in no order.
+	Conversations []*Conversation
+	// Past holds, per conversation, the intervals of the principal's membership in ascending order.
+	Past map[ConversationID][]Interval
+	// Users are those of Needs.Users that exist, in no order, deleted ones included.
+	Users []User
+	// Self is the principal's own record.
+	Self *User
+	// Message is the sendMessage event asked for; nil: there is none.
+	Message *Event
+	// Existing is the conversation that holds the unique key which an earlier run of this decision wanted: the
+	// store found it taken and runs the decision again.
+	Existing *Conversation
+}
+
+// Decision is what a command leads to. Nothing of it has happened yet.
+type Decision struct {
+	// Events are appended to the log of the conversation. Those of a Change carry their numbers.
+	Events []*Event
+	// Conversation is the state after the events; nil: unchanged. Its Version is the new one.
+	Conversation *Conversation
+	// Message is a sendMessage event of the log as it shall read from now on; nil: none is rewritten.
+	Message *Event
+	// Page is a stretch of the log that the result shall show; nil: none.
+	Page *Page
+	// Result is what the caller gets.
+	Result Result
+}
+
+// Page is a stretch of a conversation's log, From and To included.
+type Page struct {
+	Conversation ConversationID
+	From, To     Seq
+	// Only, if not nil, are the intervals whose events may be shown.
+	Only []Interval
+}
+
+// Shows reports whether the page may show the event of the number.
+func (p Page) Shows(seq Seq) bool {
+	if seq < p.From || seq > p.To {
+		return false
+	}
+	if p.Only == nil {
+		return true
+	}
+	for _, i := range p.Only {
+		if seq >= i.From && (i.To == 0 || seq <= i.To) {
+			return true
+		}
+	}
+	return false
+}
+
+// Result is what a command answers; which fields are set is the command's matter (protocol.md section 6).
+type Result struct {
+	User          *User           `json:"user,omitempty"`
+	Users         []User          `json:"users,omitzero"`
+	Conversation  *Conversation   `json:"conversation,omitempty"`
+	Existing      *bool           `json:"existing,omitempty"`
+	Conversations []*Conversation `json:"conversations,omitzero"`
+	Message       *Message        `json:"message,omitempty"`
+	Events        []*Event        `json:"events,omitzero"`
+	From          Seq             `json:"from,omitempty"`
+	To            Seq             `json:"to,omitempty"`
+}
+
+// Decide applies the rules of Parley to a command: it either gives what shall happen, or an *Error that says why
+// nothing does. It is pure: the same arguments give the same answer, and it changes none of them.
+func Decide(h *Heads, p Principal, c Command) (Decision, error) {
+	if !p.IsUser() && !p.IsBackend() {
+		return Decision{}, Errorf(NotAuthenticated, "log in first")
+	}
+	if err := Check(c, h.Limits); err != nil {
+		return Decision{}, err
+	}
+	return c.decide(h, p)
+}
+
+// visible gives the conversation of a command, or the refusal where p may not know of it or it is gone.
+func (h *Heads) visible(p Principal) (*Conversation, error) {
+	c := h.Conversation
+	if c == nil || !p.Sees(c.Root) {
+		return nil, Errorf(ConversationNotFound, "no such conversation")
+	}
+	return c, nil
+}
+
+// live is visible for what changes something: a removed conversation refuses.
+func (h *Heads) live(p Principal) (*Conversation, error) {
+	c, err := h.visible(p)
+	if err != nil {
+		return nil, err
+	}
+	if c.Removed {
+		return nil, Errorf(ConversationRemoved, "the conversation was removed")
+	}
+	return c, nil
+}
+
+// rights gives what p may do in c. A backend has every right.
+func rights(c *Conversation, p Principal) (Permissions, bool) {
+	if p.IsBackend() {
+		return EveryPermission(), true
+	}
+	part, ok := c.Participant(p.User)
+	if !ok {
+		return Permissions{}, false
+	}
+	return part.Permissions.effective(), true
+}
+
+// event starts an event of the command.
+func (h *Heads) event(t EventType, p Principal, c Command) *Event {
+	return &Event{
+		Type: t, Time: h.Now, Initiator: p.Initiator(), Action: c.Name(), RequestID: c.Common().RequestID,
+		Sender: p.Sender(),
+	}
+}
+
+// find gives the user that a reference names, if p may know of it.
+func (h *Heads) find(r UserRef, p Principal) (User, error) {
+	for _, u := range h.Users {
+		if r.Is(u) && p.Sees(u.Root) {
+			return u, nil
+		}
+	}
+	if r.Username != "" {
+		return User{}, Errorf(UserNotFound, "no user %q", clip(string(r.Username)))
+	}
+	return User{}, Errorf(UserNotFound, "no user %d", r.UserID)
+}

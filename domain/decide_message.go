@@ -1,0 +1,167 @@
+package domain
+
+import "slices"
+
+// SendMessage sends a message to a conversation (protocol.md section 6).
+type SendMessage struct {
+	Conversation ConversationID `json:"conversation"`
+	MessageRequest
+	Meta
+}
+
+// Name implements [Command].
+func (*SendMessage) Name() string { return "sendMessage" }
+
+// Kind implements [Command].
+func (*SendMessage) Kind() Kind { return Append }
+
+// Needs implements [Command].
+func (c *SendMessage) Needs(Principal) Needs { return Needs{Conversation: c.Conversation} }
+
+func (c *SendMessage) check(l Limits) error {
+	if c.Conversation.IsZero() {
+		return Errorf(InvalidRequest, "conversation is missing")
+	}
+	if c.Options != nil && (c.Options.Transient || c.Options.Will) {
+		return Errorf(InvalidRequest, "transient and will messages are not available yet")
+	}
+	return c.MessageRequest.check(l)
+}
+
+func (c *SendMessage) decide(h *Heads, p Principal) (Decision, error) {
+	conv, err := h.live(p)
+	if err != nil {
+		return Decision{}, err
+	}
+	if r, ok := rights(conv, p); !ok || !r.CanWrite {
+		return Decision{}, Errorf(AccessDenied, "you may not write in this conversation")
+	}
+	if c.Mentions != nil {
+		for _, name := range c.Mentions.Users {
+			if !slices.ContainsFunc(conv.Participants, func(q Participant) bool { return q.Username == name }) {
+				return Decision{}, Errorf(NotParticipant, "%s is mentioned but takes no part", name)
+			}
+		}
+	}
+	e := h.event(EventSendMessage, p, c)
+	e.Conversation, e.ClientID = conv.ID, c.ClientID
+	sender := e.Initiator
+	sender.Device = ""
+	e.Message = &Message{
+		Conversation: conv.ID, ClientID: c.ClientID, Sender: &sender, Time: h.Now, Content: c.Content,
+	}
+	if o := c.Options; o != nil {
+		e.Message.Receipt, e.Message.Priority, e.Message.Push = o.Receipt, o.Priority, o.Push
+		if o.Priority == "normal" {
+			e.Message.Priority = ""
+		}
+	}
+	return Decision{Events: []*Event{e}, Result: Result{Message: e.Message}}, nil
+}
+
+// RetransmitEvents asks for a stretch of a conversation's log by exactly two of its three arguments.
+type RetransmitEvents struct {
+	Conversation ConversationID `json:"conversation"`
+	From         *int64         `json:"from,omitempty"`
+	To           *int64         `json:"to,omitempty"`
+	Count        *int64         `json:"count,omitempty"`
+	Meta
+}
+
+// Name implements [Command].
+func (*RetransmitEvents) Name() string { return "retransmitEvents" }
+
+// Kind implements [Command].
+func (*RetransmitEvents) Kind() Kind { return Read }
+
+// Needs implements [Command].
+func (c *RetransmitEvents) Needs(Principal) Needs {
+	return Needs{Conversation: c.Conversation, Past: true}
+}
+
+// pageEvents is the most events of a page; one more is tolerated where from and to are given, because clients of
+// old ask for last-100…last.
+const pageEvents = 100
+
+func (c *RetransmitEvents) check(Limits) error {
+	if c.Conversation.IsZero() {
+		return Errorf(InvalidRequest, "conversation is missing")
+	}
+	given := 0
+	for _, a := range []*int64{c.From, c.To, c.Count} {
+		if a != nil {
+			given++
+		}
+	}
+	switch {
+	case given == 3:
+		return Errorf(TooManyRangeArguments, "give two of from, to and count, not three")
+	case given < 2:
+		return Errorf(TooFewRangeArguments, "give two of from, to and count")
+	case c.Count != nil && *c.Count < 1:
+		return Errorf(CountOutOfRange, "count is 1 to %d", pageEvents)
+	case c.Count != nil && *c.Count > pageEvents:
+		return errCountTooLarge()
+	case c.From != nil && *c.From < 1, c.To != nil && *c.To < 1:
+		return Errorf(SequenceOutOfRange, "sequence numbers start at 1")
+	case c.From != nil && c.To != nil && *c.From > *c.To:
+		return Errorf(FromAfterTo, "from is after to")
+	case c.From != nil && c.To != nil && *c.To-*c.From > pageEvents:
+		return errCountTooLarge()
+	}
+	return nil
+}
+
+func errCountTooLarge() *Error {
+	e := Errorf(CountOutOfRange, "at most %d events at a time", pageEvents)
+	e.Number = 22
+	return e
+}
+
+func (c *RetransmitEvents) decide(h *Heads, p Principal) (Decision, error) {
+	conv, err := h.visible(p)
+	if err != nil {
+		return Decision{}, err
+	}
+	last, only, err := h.readable(conv, p)
+	if err != nil {
+		return Decision{}, err
+	}
+	page := Page{Conversation: conv.ID, Only: only}
+	switch {
+	case c.Count == nil:
+		page.From, page.To = Seq(*c.From), Seq(*c.To)
+	case c.From != nil:
+		page.From, page.To = Seq(*c.From), min(Seq(*c.From+*c.Count-1), max(last, Seq(*c.From)))
+	default:
+		page.From, page.To = max(Seq(*c.To-*c.Count+1), 1), Seq(*c.To)
+	}
+	if page.To > last {
+		return Decision{}, Errorf(SequenceOutOfRange, "the last event is %d", last)
+	}
+	return Decision{Page: &page, Result: Result{Events: []*Event{}, From: page.From, To: page.To}}, nil
+}
+
+// readable gives how far p may read conv's log, and which intervals of it alone (nil: all). A participant reads
+// everything; who left, up to leaving; in an uber conversation both only what happened while they took part.
+func (h *Heads) readable(conv *Conversation, p Principal) (last Seq, only []Interval, err error) {
+	if p.IsBackend() {
+		return conv.LastSeq, nil, nil
+	}
+	past := h.Past[conv.ID]
+	if r, ok := rights(conv, p); ok {
+		if !r.CanRead {
+			return 0, nil, Errorf(AccessDenied, "you may not read this conversation")
+		}
+		last = conv.LastSeq
+	} else {
+		if len(past) == 0 {
+			return 0, nil, Errorf(AccessDenied, "you take no part in this conversation")
+		}
+		last = past[len(past)-1].To
+	}
+	if conv.Uber {
+		only = past
+	}
+	return last, only, nil
+}

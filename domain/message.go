@@ -1,0 +1,224 @@
+package domain
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// RawObject is a JSON object that Parley carries without looking inside. Null and absent are the nil value.
+type RawObject json.RawMessage
+
+// MarshalJSON implements json.Marshaler.
+func (o RawObject) MarshalJSON() ([]byte, error) {
+	if len(o) == 0 {
+		return []byte("null"), nil
+	}
+	return o, nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler; it takes objects and null only.
+func (o *RawObject) UnmarshalJSON(b []byte) error {
+	b = bytes.TrimSpace(b)
+	switch {
+	case bytes.Equal(b, []byte("null")):
+		*o = nil
+		return nil
+	case len(b) == 0 || b[0] != '{':
+		return Errorf(InvalidRequest, "expected a JSON object, got %s", clip(string(b)))
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, b); err != nil {
+		return err
+	}
+	*o = compact.Bytes()
+	return nil
+}
+
+// Equal reports whether two objects mean the same: member order and spelling of numbers and strings aside, with
+// null, absent and {} being one.
+func (o RawObject) Equal(p RawObject) bool {
+	return canonical(o) == canonical(p)
+}
+
+func canonical(o RawObject) string {
+	if len(o) == 0 {
+		return "{}"
+	}
+	var v any
+	if json.Unmarshal(o, &v) != nil {
+		return string(o)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return string(o)
+	}
+	return string(b)
+}
+
+// Part is one piece of a message: inline text, inline binary in base64, or a reference to content elsewhere.
+type Part struct {
+	MimeType string `json:"mimeType" doc:"Of the form type/subtype."`
+	Body     string `json:"body,omitempty"`
+	Encoding string `json:"encoding,omitempty" enum:"base64" doc:"base64, or absent for text."`
+	URL      string `json:"url,omitempty" doc:"Where the content is, if not inline."`
+	Size     int64  `json:"size,omitempty" doc:"Bytes of the content elsewhere."`
+}
+
+// Mentions are those whom a message wants to notice it.
+type Mentions struct {
+	All   bool       `json:"all,omitempty"`
+	Users []Username `json:"users,omitempty"`
+}
+
+// Notification is what a push about the message shows.
+type Notification struct {
+	Text  string `json:"text,omitempty"`
+	Sound string `json:"sound,omitempty"`
+}
+
+// Options say how a message is to be handled.
+type Options struct {
+	Transient bool      `json:"transient,omitempty" doc:"To those online only; neither stored nor numbered."`
+	Receipt   bool      `json:"receipt,omitempty" doc:"The sender wants to hear of delivery and reading."`
+	Will      bool      `json:"will,omitempty" doc:"Sent when the session is lost."`
+	Priority  string    `json:"priority,omitempty" enum:"high,normal,low"`
+	Push      RawObject `json:"push,omitempty" doc:"For the push service; stored and returned as it is."`
+}
+
+// Content is what a message says, the same in requests and events.
+type Content struct {
+	Text         string        `json:"text,omitempty" doc:"Up to 5000 characters."`
+	Payload      []RawObject   `json:"payload,omitempty" doc:"JSON objects of the application."`
+	Parts        []Part        `json:"parts,omitempty"`
+	MessageType  int           `json:"messageType,omitempty" doc:"-1 text, -2 image, -3 audio, -4 video, -5 location, -6 file; positive: the application's."`
+	Attributes   RawObject     `json:"attributes,omitempty"`
+	Mentions     *Mentions     `json:"mentions,omitempty"`
+	Notification *Notification `json:"notification,omitempty"`
+}
+
+// MessageRequest is a message as a client sends it (protocol.md section 4).
+type MessageRequest struct {
+	ClientID string `json:"id,omitempty" maxLength:"64" doc:"The client's own id of the message and its idempotency key, 1 to 64 characters."`
+	Content
+	Options *Options `json:"options,omitempty"`
+}
+
+// Message is a message as events and results show it.
+type Message struct {
+	ID           MessageID      `json:"uuid"`
+	Conversation ConversationID `json:"conversation"`
+	Seq          Seq            `json:"seq" doc:"Number of the message's sendMessage event."`
+	ClientID     string         `json:"id,omitempty" doc:"The client's own id of the message."`
+	Sender       *Initiator     `json:"sender,omitempty"`
+	Time         int64          `json:"time,omitempty" doc:"Milliseconds since 1970."`
+	Content
+	Receipt    bool      `json:"receipt,omitempty"`
+	Priority   string    `json:"priority,omitempty"`
+	Push       RawObject `json:"push,omitempty"`
+	EditedTime int64     `json:"editedTime,omitempty" doc:"Milliseconds since 1970."`
+	EditCount  int       `json:"editCount,omitempty"`
+	Removed    bool      `json:"removed,omitempty"`
+}
+
+// Limits bound what clients may send (configuration limits.*). The zero value allows nothing.
+type Limits struct {
+	MessageBytes int // a whole message as JSON
+	PartBytes    int // one inline part body, as sent
+	TextChars    int // Unicode code points of text
+	Parts        int
+	Participants int // of one conversation
+}
+
+// DefaultLimits are those of protocol.md section 4.
+func DefaultLimits() Limits {
+	return Limits{MessageBytes: 64 << 10, PartBytes: 32 << 10, TextChars: 5000, Parts: 16, Participants: 1000}
+}
+
+var mimePattern = regexp.MustCompile(`^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(\s*;.*)?$`)
+
+// check reports what is wrong with a message, its size included.
+func (m *MessageRequest) check(l Limits) error {
+	if utf8.RuneCountInString(m.ClientID) > 64 {
+		return Errorf(InvalidRequest, "id is at most 64 characters long")
+	}
+	if strings.ContainsRune(m.ClientID, 0) {
+		return Errorf(InvalidRequest, "id must not contain NUL")
+	}
+	if m.Options != nil {
+		switch m.Options.Priority {
+		case "", "high", "normal", "low":
+		default:
+			return Errorf(InvalidRequest, "options.priority is one of high, normal, low")
+		}
+	}
+	return m.Content.check(l)
+}
+
+func (c *Content) check(l Limits) error {
+	if c.Text == "" && len(c.Payload) == 0 && len(c.Parts) == 0 && len(c.Attributes) == 0 {
+		return Errorf(InvalidRequest, "a message needs at least one of text, payload, parts and attributes")
+	}
+	// Bytes bound code points from above: most texts need no counting.
+	if len(c.Text) > l.TextChars && utf8.RuneCountInString(c.Text) > l.TextChars {
+		return Errorf(MessageTooLarge, "text is longer than %d characters", l.TextChars)
+	}
+	for i, o := range c.Payload {
+		if len(o) == 0 {
+			return Errorf(InvalidRequest, "payload[%d] is not a JSON object", i)
+		}
+	}
+	if len(c.Parts) > l.Parts {
+		return Errorf(MessageTooLarge, "more than %d parts", l.Parts)
+	}
+	for i := range c.Parts {
+		if err := c.Parts[i].check(i, l); err != nil {
+			return err
+		}
+	}
+	if c.Mentions != nil {
+		for _, u := range c.Mentions.Users {
+			if _, err := ParseUsername(string(u)); err != nil {
+				return Errorf(InvalidRequest, "mentions.users: %q is not a user name", clip(string(u)))
+			}
+		}
+	}
+	return nil
+}
+
+func (p *Part) check(i int, l Limits) error {
+	switch {
+	case !mimePattern.MatchString(p.MimeType):
+		return Errorf(InvalidRequest, "parts[%d].mimeType must have the form type/subtype", i)
+	case len(p.Body) > l.PartBytes:
+		return Errorf(MessageTooLarge, "parts[%d].body is longer than %d bytes", i, l.PartBytes)
+	case p.Body != "" && p.URL != "":
+		return Errorf(InvalidRequest, "parts[%d] has both body and url", i)
+	case p.Size < 0:
+		return Errorf(InvalidRequest, "parts[%d].size is negative", i)
+	case p.Encoding != "" && p.Encoding != "base64":
+		return Errorf(InvalidRequest, "parts[%d].encoding is base64 or absent", i)
+	}
+	if p.Encoding == "base64" {
+		if _, err := base64.StdEncoding.DecodeString(p.Body); err != nil {
+			return Errorf(InvalidRequest, "parts[%d].body is not base64", i)
+		}
+	}
+	return nil
+}
+
+// clip shortens a client's text for use in a detail.
+func clip(s string) string {
+	const most = 80
+	if len(s) <= most {
+		return s
+	}
+	cut := most
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "…"
+}

@@ -1,0 +1,138 @@
+package domain
+
+// This file holds the words of the seam between the gateway and the store.
+
+// Draft is an event that an [Append] command was allowed to make, on its way into the log. The event has no number
+// yet.
+type Draft struct {
+	Event *Event
+	// Version is that of the head on which the command was decided.
+	Version int64
+}
+
+// PlacementStatus says what became of a draft.
+type PlacementStatus int
+
+const (
+	// Stored: the event is committed at Seq.
+	Stored PlacementStatus = iota
+	// Known: an event of the same sender and client id was committed before, at Seq; nothing was stored.
+	Known
+	// Stale: the head has moved on to another version; nothing was stored, decide again on the new one.
+	Stale
+	// Missing: there is no such conversation; nothing was stored.
+	Missing
+)
+
+// Placement tells where a draft ended up, after the commit.
+type Placement struct {
+	Status PlacementStatus
+	Seq    Seq
+}
+
+// ChangeRequest is a command on its way to being decided under the store's locks.
+type ChangeRequest struct {
+	Principal Principal
+	Needs     Needs
+	// Decide runs on what the store read, possibly more than once (a retried transaction, a unique key found
+	// taken), and must then forget its earlier runs. The store fills in all of Heads but Now, NewID and Limits.
+	Decide func(*Heads) (Decision, error)
+}
+
+// Changed is what a change came to, after the commit.
+type Changed struct {
+	// Err is the refusal of Decide; the others are then empty.
+	Err      error
+	Decision Decision
+	// Before is the conversation as it was; nil if the change created it, or concerned none.
+	Before *Conversation
+}
+
+// Credential is what a password login is checked against.
+type Credential struct {
+	User User
+	// PasswordHash is in the PHC string format; empty: the user has no password.
+	PasswordHash string
+}
+
+// NewUser is a user to be created.
+type NewUser struct {
+	Username     Username
+	DisplayName  string
+	CustomData   RawObject
+	PasswordHash string
+	// MakeAccount also creates a missing account (as a main account) and application.
+	MakeAccount bool
+}
+
+// UserPatch changes a user; nil leaves a field as it is.
+type UserPatch struct {
+	DisplayName  *string
+	CustomData   *RawObject
+	PasswordHash *string
+}
+
+// UserQuery searches the directory. Results are in the order of user numbers.
+type UserQuery struct {
+	// Root limits the search to an account tree; 0: all trees.
+	Root AccountID
+	// Application and Account limit it to one of these names; empty: any.
+	Application, Account string
+	// Text is looked for at the start of the user name and anywhere in the display name, letter case aside.
+	Text string
+	// After is the last user of the page before; Limit the most users to give.
+	After UserID
+	Limit int
+}
+
+// Service is a backend of an account, with the digest of its API key.
+type Service struct {
+	ID      ServiceID
+	Name    string
+	Account AccountID
+	// AccountName is the account's name, Root the main account of its tree.
+	AccountName string
+	Root        AccountID
+	// KeyHash is the SHA-256 of the API key.
+	KeyHash [32]byte
+	Created int64
+}
+
+// Principal gives the principal that s is.
+func (s Service) Principal() Principal {
+	return Principal{Service: s.ID, ServiceName: s.Name, Root: s.Root, Account: s.Account}
+}
+
+// Account is a customer, or a child account of one.
+type Account struct {
+	ID   AccountID
+	Name string
+	// Parent is 0 for a main account; Root is the main account of the tree.
+	Parent AccountID
+	Root   AccountID
+}
+
+// SigningKey signs access tokens. The newest that has begun signs; the others verify until they end.
+type SigningKey struct {
+	ID      string
+	Private []byte // Ed25519 seed, 32 bytes
+	Created int64  // milliseconds since 1970
+	Ends    int64  // no token signed by it is valid after this, milliseconds since 1970
+}
+
+// RefreshToken is a refresh token as the store keeps it: a digest, and the family of tokens that one login started.
+type RefreshToken struct {
+	Hash    [32]byte // SHA-256 of the token
+	Family  [16]byte
+	User    UserID
+	Expires int64 // milliseconds since 1970
+}
+
+// Remembered is the answer to an HTTP request that carried an Idempotency-Key.
+type Remembered struct {
+	// Fingerprint tells whether a repeated key comes with the same request.
+	Fingerprint [32]byte
+	Status      int
+	ContentType string
+	Body        []byte
+}

@@ -3,7 +3,8 @@ package domain
 // This file holds the words of the seam between the gateway and the store.
 
 // Draft is an event that an [Append] command was allowed to make, on its way into the log. The event has no number
-// yet.
+// yet, and always a client id: where the client gave none the gateway makes one up, so that a batch whose outcome
+// is unknown can be given again.
 type Draft struct {
 	Event *Event
 	// Version is that of the head on which the command was decided.
@@ -32,6 +33,9 @@ type Placement struct {
 
 // ChangeRequest is a command on its way to being decided under the store's locks.
 type ChangeRequest struct {
+	// Key is unique to the request. The store keeps it with the first event as its client id, and so knows a request
+	// that it committed already when it is given again after an unknown outcome.
+	Key       string
 	Principal Principal
 	Needs     Needs
 	// Decide runs on what the store read, possibly more than once (a retried transaction, a unique key found
@@ -42,7 +46,9 @@ type ChangeRequest struct {
 // Changed is what a change came to, after the commit.
 type Changed struct {
 	// Err is the refusal of Decide; the others are then empty.
-	Err      error
+	Err error
+	// Decision is what was committed. For a request that had been committed before, its Events are read back, its
+	// Conversation and Result.Conversation are the present state.
 	Decision Decision
 	// Before is the conversation as it was; nil if the change created it, or concerned none.
 	Before *Conversation

@@ -11,9 +11,9 @@ import (
 //
 // Both methods commit before they return. A nil error means that everything is decided and durable. An error that
 // is unavailable (domain.Unavailable) means that the outcome is unknown: the same arguments may be given again,
-// and what was committed the first time is then found by its idempotency key (Append) or by its identifier
-// (Change, where the conversation created bears Heads.NewID). Any other error means that nothing was stored, and
-// that it would happen again: one of the batch is to blame.
+// and what was committed the first time is then found by its idempotency key (Append) or by ChangeRequest.Key
+// (Change). Any other error means that nothing was stored, and that it would
+// happen again: one of the batch is to blame.
 type Log interface {
 	// Append stores the drafts of one batch in the given order, in one transaction. No two drafts of a batch have
 	// the same conversation, sender and client id. Placements are in the order of the drafts.

@@ -42,6 +42,8 @@ const (
 
 	// The following are Parley's own, beyond the page's table: the administration over HTTP needs them.
 
+	// SessionConflict refuses the login of a device that reconnects while another holds its tag.
+	SessionConflict Code = "session-conflict"
 	// AlreadyExists refuses to create a user, service or account whose name is taken.
 	AlreadyExists Code = "already-exists"
 	// NotFound answers for an account, application or service that is not there.
@@ -63,7 +65,7 @@ func Codes() []Code {
 		AccessDenied, AlreadyParticipant, JoinNotAvailable, ConversationRemoved, NotParticipant, CountOutOfRange,
 		MessageTooLarge, SequenceOutOfRange, UserNotFound, UnknownPushEvent, FromAfterTo, Unavailable, RateLimited,
 		DirectNotPublicOrUber, DirectNeedsTwo, TooManyRangeArguments, DirectNoAdd, DirectNoRemove, DirectNoJoin,
-		DirectNoLeave, TooFewRangeArguments, DistinctConflict, AlreadyExists, NotFound, Internal,
+		DirectNoLeave, TooFewRangeArguments, DistinctConflict, SessionConflict, AlreadyExists, NotFound, Internal,
 	}
 }
 
@@ -126,6 +128,8 @@ func (c Code) Info() Info {
 		return Info{41, 422, 0x99}
 	case DistinctConflict:
 		return Info{108, 409, 0x83}
+	case SessionConflict:
+		return Info{111, 409, 0x8e}
 	case AlreadyExists:
 		return Info{109, 409, 0x83}
 	case NotFound:

@@ -1,0 +1,367 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/parley-im/parley/domain"
+)
+
+// The bounds of one batch, and of what may wait for a committer. No timer: a batch is what gathered while the one
+// before was being committed.
+const (
+	maxBatch      = 512
+	maxBatchBytes = 1 << 20
+	maxQueue      = 4096
+)
+
+// item is a command on its way through a committer.
+type item struct {
+	principal domain.Principal
+	command   domain.Command
+	stream    *stream
+	// accepted is when the gateway took the command; until it is answered it may be no older than the deadline.
+	accepted time.Time
+	size     int
+	done     func(domain.Receipt, error)
+
+	// key identifies the command at the store: for messages together with conversation and sender.
+	key   string
+	newID domain.ConversationID
+
+	// What the committer finds out.
+	draft   domain.Draft
+	decided domain.Decision
+	receipt domain.Receipt
+	err     error
+	twin    *item // an earlier item of the batch with the same idempotency key
+}
+
+// shard commits the commands of its share of the conversations, in the order in which they came.
+type shard struct {
+	g   *Gateway
+	log Log
+
+	mu     sync.Mutex
+	queue  []*item
+	closed bool
+	wake   chan struct{}
+
+	shipments chan []*item
+}
+
+func newShard(g *Gateway, log Log) *shard {
+	return &shard{g: g, log: log, wake: make(chan struct{}, 1), shipments: make(chan []*item, 1)}
+}
+
+// submit queues an item; false: there are too many.
+func (s *shard) submit(it *item) bool {
+	s.mu.Lock()
+	if s.closed || len(s.queue) >= maxQueue {
+		s.mu.Unlock()
+		return false
+	}
+	s.queue = append(s.queue, it)
+	s.g.metrics.queued.Inc()
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// take gives the next batch, waiting for one; nil when the shard is closed and empty.
+func (s *shard) take() []*item {
+	for {
+		s.mu.Lock()
+		n, bytes := 0, 0
+		for n < len(s.queue) && n < maxBatch && (n == 0 || bytes+s.queue[n].size <= maxBatchBytes) {
+			bytes += s.queue[n].size
+			n++
+		}
+		batch := s.queue[:n:n]
+		if s.queue = s.queue[n:]; len(s.queue) == 0 {
+			s.queue = nil // lets go of the array
+		}
+		closed := s.closed
+		s.mu.Unlock()
+		if n > 0 {
+			s.g.metrics.queued.Sub(float64(n))
+			return batch
+		}
+		if closed {
+			return nil
+		}
+		<-s.wake
+	}
+}
+
+// close lets commit end once the queue is empty.
+func (s *shard) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// commit is the committer: it takes batches and passes on what it committed, until the shard is closed and empty.
+func (s *shard) commit() {
+	defer close(s.shipments)
+	for batch := s.take(); batch != nil; batch = s.take() {
+		s.process(batch)
+		s.shipments <- batch
+	}
+}
+
+// process decides and commits a batch. Messages that follow one another make one transaction, changes that follow
+// one another another, so that the order of a pipelining client is kept.
+func (s *shard) process(batch []*item) {
+	defer func() {
+		// One command that hits a defect must not end the gateway; nothing of the rest of its batch is acknowledged.
+		if p := recover(); p != nil {
+			s.g.metrics.panics.Inc()
+			s.g.logger.Error("a batch ended in a panic", slog.Any("panic", p))
+			for _, it := range batch {
+				if it.err == nil && it.receipt.Seq == 0 {
+					it.err = domain.Errorf(domain.Internal, "something went wrong inside Parley")
+				}
+			}
+		}
+	}()
+	for len(batch) > 0 {
+		kind, n := batch[0].command.Kind(), 1
+		for n < len(batch) && batch[n].command.Kind() == kind {
+			n++
+		}
+		if kind == domain.Append {
+			s.appendAll(batch[:n])
+		} else {
+			s.changeAll(batch[:n])
+		}
+		batch = batch[n:]
+	}
+}
+
+// appendAll decides messages on the cached heads and stores them. Those whose head has moved on are decided again
+// on the new one, in their order.
+func (s *shard) appendAll(items []*item) {
+	for round := 0; len(items) > 0; round++ {
+		drafted := s.decide(items)
+		if len(drafted) == 0 {
+			return
+		}
+		placements, err := s.store(drafted)
+		if err != nil {
+			s.fail(drafted, err, func(half []*item) { s.appendAll(half) })
+			return
+		}
+		items = s.placed(drafted, placements)
+		if round == 10 {
+			for _, it := range items {
+				it.err = domain.Errorf(domain.Unavailable, "the conversation keeps changing")
+			}
+			return
+		}
+		for _, it := range items {
+			s.reload(it)
+		}
+	}
+}
+
+// decide runs the rules for messages and gives those that are to be stored.
+func (s *shard) decide(items []*item) []*item {
+	drafted := make([]*item, 0, len(items))
+	type identity struct {
+		conversation domain.ConversationID
+		sender       domain.SenderID
+		key          string
+	}
+	seen := make(map[identity]*item, len(items))
+	heads := domain.Heads{Now: domain.Millis(s.g.now()), Limits: s.g.limits}
+	for _, it := range items {
+		if it.err != nil {
+			continue
+		}
+		heads.Conversation = it.stream.Head()
+		decision, err := domain.Decide(&heads, it.principal, it.command)
+		if err != nil {
+			it.err = err
+			continue
+		}
+		ev := decision.Events[0]
+		if ev.ClientID == "" {
+			ev.ClientID = it.key
+		}
+		id := identity{ev.Conversation, ev.Sender, ev.ClientID}
+		if first := seen[id]; first != nil && first != it {
+			it.twin = first
+			continue
+		}
+		seen[id] = it
+		it.decided = decision
+		it.draft = domain.Draft{Event: ev, Version: heads.Conversation.Version}
+		drafted = append(drafted, it)
+	}
+	return drafted
+}
+
+// placed notes what became of the drafts and gives those that were decided on a stale head.
+func (s *shard) placed(items []*item, placements []domain.Placement) (stale []*item) {
+	for i, it := range items {
+		pl, ev := placements[i], it.draft.Event
+		switch pl.Status {
+		case domain.Stored:
+			ev.At(ev.Conversation, pl.Seq)
+		case domain.Stale:
+			stale = append(stale, it)
+			continue
+		case domain.Missing:
+			it.err = domain.Errorf(domain.ConversationNotFound, "no such conversation")
+			continue
+		case domain.Known:
+			it.draft.Event = nil
+		}
+		it.receipt = domain.Receipt{
+			Conversation: ev.Conversation, Seq: pl.Seq, Message: domain.NewMessageID(ev.Conversation, pl.Seq),
+			Duplicate: pl.Status == domain.Known, Result: &it.decided.Result,
+		}
+	}
+	return stale
+}
+
+// changeAll decides and stores changes under the store's locks.
+func (s *shard) changeAll(items []*item) {
+	requests := make([]domain.ChangeRequest, len(items))
+	for i, it := range items {
+		requests[i] = domain.ChangeRequest{
+			Key: it.key, Principal: it.principal, Needs: it.command.Needs(it.principal),
+			Decide: func(h *domain.Heads) (domain.Decision, error) {
+				h.Now, h.NewID, h.Limits = domain.Millis(s.g.now()), it.newID, s.g.limits
+				return domain.Decide(h, it.principal, it.command)
+			},
+		}
+	}
+	var changed []domain.Changed
+	err := s.retry(items, func(ctx context.Context) (err error) {
+		changed, err = s.log.Change(ctx, requests)
+		return err
+	})
+	if err != nil {
+		s.fail(items, err, func(half []*item) { s.changeAll(half) })
+		return
+	}
+	s.g.metrics.observeBatch(len(items))
+	for i, it := range items {
+		c := changed[i]
+		if it.err = c.Err; it.err != nil {
+			continue
+		}
+		it.decided = c.Decision
+		it.receipt = domain.Receipt{Result: &it.decided.Result}
+		if conv := c.Decision.Result.Conversation; conv != nil {
+			it.receipt.Conversation = conv.ID
+		}
+		for _, ev := range c.Decision.Events {
+			it.receipt.Conversation, it.receipt.Seq = ev.Conversation, ev.Seq
+		}
+		if ex := c.Decision.Result.Existing; ex != nil && *ex {
+			it.receipt.Duplicate = true
+		}
+		if c.Decision.Conversation != nil {
+			it.stream.advance(c.Decision.Conversation)
+		}
+	}
+}
+
+func (s *shard) store(items []*item) (placements []domain.Placement, err error) {
+	batch := make([]domain.Draft, len(items))
+	for i, it := range items {
+		batch[i] = it.draft
+	}
+	err = s.retry(items, func(ctx context.Context) (err error) {
+		placements, err = s.log.Append(ctx, batch)
+		return err
+	})
+	if err == nil {
+		s.g.metrics.observeBatch(len(items))
+	}
+	return placements, err
+}
+
+// retry repeats a commit whose outcome is unknown, with the same arguments, until the newest of the items is older
+// than the deadline: what was committed the first time is found by its key.
+func (s *shard) retry(items []*item, commit func(context.Context) error) error {
+	newest := items[len(items)-1].accepted
+	pause := 20 * time.Millisecond
+	for {
+		begin := s.g.now()
+		ctx, cancel := context.WithTimeout(s.g.running, s.g.commitTimeout)
+		err := commit(ctx)
+		cancel()
+		s.g.metrics.commitSeconds.Observe(s.g.now().Sub(begin).Seconds())
+		if err == nil || domain.CodeOf(err) != domain.Unavailable {
+			return err
+		}
+		s.g.metrics.commitRetries.Inc()
+		if s.g.now().Sub(newest) > s.g.commitDeadline || s.g.running.Err() != nil {
+			s.g.logger.Warn("giving up a batch", slog.Int("commands", len(items)), slog.Any("error", err))
+			return err
+		}
+		jitter := time.Duration(s.g.now().UnixNano()%4+6) * pause / 10
+		select {
+		case <-time.After(jitter):
+		case <-s.g.running.Done():
+		}
+		pause = min(2*pause, time.Second)
+	}
+}
+
+// fail answers a batch that could not be committed. If one of the batch is to blame, halving finds it, so that only
+// it fails.
+func (s *shard) fail(items []*item, err error, again func([]*item)) {
+	if domain.CodeOf(err) == domain.Unavailable {
+		for _, it := range items {
+			it.err = err
+			s.g.resync(it.stream)
+		}
+		return
+	}
+	if len(items) == 1 {
+		s.g.logger.Error("a command cannot be committed",
+			slog.String("command", items[0].command.Name()), slog.Any("error", err))
+		items[0].err = err
+		return
+	}
+	again(items[:len(items)/2])
+	again(items[len(items)/2:])
+}
+
+// reload fetches the head that a stale item needs.
+func (s *shard) reload(it *item) {
+	ctx, cancel := context.WithTimeout(s.g.running, s.g.commitTimeout)
+	defer cancel()
+	heads, err := s.g.history.Heads(ctx, it.principal, domain.Needs{Conversation: it.stream.id})
+	switch {
+	case err != nil:
+		it.err = err
+	case heads.Conversation == nil:
+		it.err = domain.Errorf(domain.ConversationNotFound, "no such conversation")
+	default:
+		it.stream.advance(heads.Conversation)
+	}
+}
+
+// newKey makes a key that nobody has used.
+func newKey() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails, by its documentation
+	return hex.EncodeToString(b[:])
+}

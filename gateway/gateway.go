@@ -1,0 +1,389 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/parley-im/parley/domain"
+)
+
+// Authenticator proves who a device is; [Accounts] is the one there is. A zero expiry means that the login does not
+// end by itself.
+type Authenticator interface {
+	Authenticate(ctx context.Context, hello domain.Hello) (p domain.Principal, expires time.Time, err error)
+}
+
+// Options are what a gateway needs and may be told. Logs, History and Authenticator are required; the zero value of
+// the rest is a sensible default.
+type Options struct {
+	// Logs are the store's committers: one shard each.
+	Logs          []Log
+	History       History
+	Authenticator Authenticator
+
+	Limits domain.Limits
+	// MessageRate and CommandRate are per second and user, with bursts of twice that; 0: unlimited.
+	MessageRate float64
+	CommandRate float64
+	// MaxSubscriptions is per session (default 1000).
+	MaxSubscriptions int
+	// MaxSessions is in total; 0: unlimited.
+	MaxSessions int
+	// MaxDirectBytes is how many bytes of replies and notices may wait for one session (default 1 MiB).
+	MaxDirectBytes int
+	// CacheBytes bounds the memory for heads and recent events (default 64 MiB).
+	CacheBytes int
+	// CommitTimeout bounds one attempt to commit (default 5 s), CommitDeadline all attempts for a command (default 5 s).
+	CommitTimeout  time.Duration
+	CommitDeadline time.Duration
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time
+}
+
+// Gateway is the heart of Parley: commands go in, committed events come out to the sessions concerned. Make one with
+// [New], which starts it, and end it with [Gateway.Close].
+type Gateway struct {
+	history History
+	auth    Authenticator
+	hub     *hub
+	shards  []*shard
+	limits  domain.Limits
+	logger  *slog.Logger
+	metrics *gatewayMetrics
+	now     func() time.Time
+
+	messageRate, commandRate      float64
+	maxSubscriptions, maxSessions int
+	maxDirect, maxDirectBytes     int
+	commitTimeout, commitDeadline time.Duration
+
+	rounds   atomic.Uint64
+	reads    atomic.Int64 // commands being answered from the store
+	draining atomic.Bool
+	// underway counts commands that were taken and not answered.
+	underway   sync.WaitGroup
+	admission  sync.RWMutex // held for reading while a command is admitted, for writing to stop that
+	running    context.Context
+	cancel     context.CancelFunc
+	background sync.WaitGroup
+	workers    sync.WaitGroup
+}
+
+// maxReads bounds the commands being answered from the store at a time, loadsAtOnce those of them that read.
+const (
+	maxReads       = 8192
+	maxDirectQueue = 4096
+)
+
+// New makes and starts a gateway.
+func New(o Options) (*Gateway, error) {
+	if len(o.Logs) == 0 || o.History == nil || o.Authenticator == nil {
+		return nil, errors.New("gateway: Logs, History and Authenticator are required")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	g := &Gateway{
+		history: o.History, auth: o.Authenticator, limits: o.Limits, logger: o.Logger, now: o.Now,
+		messageRate: o.MessageRate, commandRate: o.CommandRate,
+		maxSubscriptions: either(o.MaxSubscriptions, 1000), maxSessions: o.MaxSessions,
+		maxDirect: maxDirectQueue, maxDirectBytes: either(o.MaxDirectBytes, 1<<20),
+		commitTimeout: either(o.CommitTimeout, 5*time.Second), commitDeadline: either(o.CommitDeadline, 5*time.Second),
+		running: ctx, cancel: cancel,
+	}
+	if g.limits == (domain.Limits{}) {
+		g.limits = domain.DefaultLimits()
+	}
+	if g.logger == nil {
+		g.logger = slog.New(slog.DiscardHandler)
+	}
+	if g.now == nil {
+		g.now = time.Now
+	}
+	g.hub = newHub(either(o.CacheBytes, 64<<20))
+	metrics, err := newGatewayMetrics(o.Registerer, g)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	g.metrics = metrics
+	for _, log := range o.Logs {
+		s := newShard(g, log)
+		g.shards = append(g.shards, s)
+		g.workers.Go(s.commit)
+		g.workers.Go(s.deliver)
+	}
+	return g, nil
+}
+
+func either[T comparable](v, fallback T) T {
+	var zero T
+	if v == zero {
+		return fallback
+	}
+	return v
+}
+
+// Drain stops taking commands (they are refused as unavailable) and waits until those taken are committed, announced
+// and acknowledged, or ctx ends.
+func (g *Gateway) Drain(ctx context.Context) error {
+	g.admission.Lock()
+	g.draining.Store(true)
+	g.admission.Unlock()
+	idle := make(chan struct{})
+	go func() {
+		g.underway.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close ends the gateway. What was not drained before is refused. It may be called more than once.
+func (g *Gateway) Close() {
+	g.admission.Lock()
+	g.draining.Store(true)
+	g.admission.Unlock()
+	g.cancel()
+	for _, s := range g.shards {
+		s.close()
+	}
+	g.workers.Wait()
+	g.background.Wait()
+}
+
+// Connect logs a device in and makes its session, which displaces an older one of the same client id or tag. Errors
+// are refusals: not-authenticated, unavailable, rate-limited, and [domain.SessionConflict] for a reconnect that met a
+// live session of its tag.
+func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*Session, domain.Welcome, error) {
+	if g.draining.Load() {
+		return nil, domain.Welcome{}, domain.Errorf(domain.Unavailable, "the gateway is shutting down")
+	}
+	if g.maxSessions > 0 && g.hub.count() >= g.maxSessions {
+		return nil, domain.Welcome{}, domain.Errorf(domain.RateLimited, "too many sessions")
+	}
+	p, expires, err := g.auth.Authenticate(ctx, hello)
+	if err != nil {
+		return nil, domain.Welcome{}, err
+	}
+	p.Device = hello.Device
+	s := &Session{g: g, principal: p, hello: hello, sink: sink}
+	displaced, refused := g.hub.enter(s)
+	if refused {
+		return nil, domain.Welcome{}, domain.Errorf(domain.SessionConflict, "another session has the tag %q", hello.Tag)
+	}
+	g.metrics.sessions.Inc()
+	for _, old := range displaced {
+		g.displace(old, s)
+	}
+	if !expires.IsZero() {
+		s.mu.Lock()
+		s.expiry = time.AfterFunc(expires.Sub(g.now()), func() { sink.Close(domain.TokenExpired()) })
+		s.mu.Unlock()
+	}
+	return s, domain.Welcome{Principal: p, ServerTime: domain.Millis(g.now())}, nil
+}
+
+func (g *Gateway) displace(old, by *Session) {
+	var notice *domain.Notice
+	if old.hello.Tag != "" && old.hello.Tag == by.hello.Tag {
+		notice = &domain.Notice{Type: domain.NoticeConflict, Time: domain.Millis(g.now()), Tag: old.hello.Tag}
+	}
+	old.end(domain.TakenOver(), notice)
+}
+
+// EndSessions ends a user's sessions, for instance because it was deleted.
+func (g *Gateway) EndSessions(user domain.UserID, why domain.Farewell) {
+	for _, s := range g.hub.of(user) {
+		s.sink.Close(why)
+	}
+}
+
+// Do runs a command for whoever is not a session, and waits for its result. Its errors are refusals.
+func (g *Gateway) Do(ctx context.Context, p domain.Principal, c domain.Command) (domain.Receipt, error) {
+	type outcome struct {
+		receipt domain.Receipt
+		err     error
+	}
+	done := make(chan outcome, 1)
+	g.run(p, c, g.now(), func(r domain.Receipt, err error) { done <- outcome{r, err} })
+	select {
+	case o := <-done:
+		return o.receipt, o.err
+	case <-ctx.Done():
+		return domain.Receipt{}, domain.Because(domain.Unavailable, ctx.Err(), "the answer was not waited for")
+	}
+}
+
+// run starts a command: done is called once, from any goroutine.
+func (g *Gateway) run(p domain.Principal, c domain.Command, accepted time.Time, done func(domain.Receipt, error)) {
+	g.admission.RLock()
+	if g.draining.Load() {
+		g.admission.RUnlock()
+		done(domain.Receipt{}, domain.Errorf(domain.Unavailable, "the gateway is shutting down"))
+		return
+	}
+	g.underway.Add(1)
+	g.admission.RUnlock()
+	name := c.Name()
+	finish := func(r domain.Receipt, err error) {
+		g.metrics.command(name, err)
+		done(r, err)
+		g.underway.Done()
+	}
+	if err := domain.Check(c, g.limits); err != nil {
+		finish(domain.Receipt{}, err)
+		return
+	}
+	if c.Kind() == domain.Read {
+		if g.reads.Add(1) > maxReads {
+			g.reads.Add(-1)
+			finish(domain.Receipt{}, domain.Errorf(domain.Unavailable, "too many questions at a time"))
+			return
+		}
+		go func() {
+			defer g.reads.Add(-1)
+			result, err := g.read(p, c)
+			finish(domain.Receipt{Result: &result}, err)
+		}()
+		return
+	}
+	it := &item{
+		principal: p, command: c, accepted: accepted, size: weightOf(c), done: finish, key: newKey(),
+	}
+	id := c.Needs(p).Conversation
+	creates := id.IsZero()
+	if creates {
+		it.newID = domain.ConversationID(uuid.Must(uuid.NewV7()))
+		id = it.newID
+	}
+	it.stream = g.hub.stream(id)
+	g.enqueue(it, creates)
+}
+
+// weightOf approximates how many bytes a command adds to a batch.
+func weightOf(c domain.Command) int {
+	n := 256
+	if m, ok := c.(*domain.SendMessage); ok {
+		n += len(m.Text) + len(m.Attributes)
+		for _, p := range m.Payload {
+			n += len(p)
+		}
+		for i := range m.Parts {
+			n += len(m.Parts[i].Body)
+		}
+	}
+	return n
+}
+
+func (g *Gateway) shardOf(id domain.ConversationID) *shard {
+	// The last bytes of a UUID are random in every version that is used.
+	return g.shards[(int(id[14])<<8|int(id[15]))%len(g.shards)]
+}
+
+// enqueue passes an item to its committer; if the conversation's head is not at hand, after it was read. Items of one
+// conversation keep their order meanwhile.
+func (g *Gateway) enqueue(it *item, creates bool) {
+	st := it.stream
+	st.mu.Lock()
+	if st.head == nil && !creates || st.loading {
+		st.waiting = append(st.waiting, it)
+		load := !st.loading
+		st.loading = true
+		st.mu.Unlock()
+		if load {
+			g.background.Go(func() { g.load(st) })
+		}
+		return
+	}
+	st.mu.Unlock()
+	g.submit(it)
+}
+
+func (g *Gateway) submit(it *item) {
+	if !g.shardOf(it.stream.id).submit(it) {
+		it.err = domain.Errorf(domain.Unavailable, "too many commands are waiting")
+		g.answer(it)
+	}
+}
+
+// load reads a conversation's head and then lets those that wait for it go on.
+func (g *Gateway) load(st *stream) {
+	ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
+	heads, err := g.history.Heads(ctx, domain.Principal{Admin: true}, domain.Needs{Conversation: st.id})
+	cancel()
+	if err == nil && heads.Conversation == nil {
+		err = domain.Errorf(domain.ConversationNotFound, "no such conversation")
+	}
+	if err == nil {
+		st.announcing.Lock()
+		st.open(heads.Conversation)
+		g.hub.settle(st, heads.Conversation)
+		st.announcing.Unlock()
+	}
+	for {
+		st.mu.Lock()
+		waiting := st.waiting
+		st.waiting = nil
+		if len(waiting) == 0 {
+			st.loading = false
+			st.mu.Unlock()
+			return
+		}
+		st.mu.Unlock()
+		for _, it := range waiting {
+			if err != nil {
+				it.err = err
+				g.answer(it)
+				continue
+			}
+			g.submit(it)
+		}
+	}
+}
+
+// read answers a command that changes nothing.
+func (g *Gateway) read(p domain.Principal, c domain.Command) (result domain.Result, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			g.metrics.panics.Inc()
+			g.logger.Error("a command ended in a panic", slog.String("command", c.Name()), slog.Any("panic", v))
+			err = domain.Errorf(domain.Internal, "something went wrong inside Parley")
+		}
+	}()
+	ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
+	defer cancel()
+	heads, err := g.history.Heads(ctx, p, c.Needs(p))
+	if err != nil {
+		return domain.Result{}, err
+	}
+	heads.Now, heads.Limits = domain.Millis(g.now()), g.limits
+	decision, err := domain.Decide(heads, p, c)
+	if err != nil {
+		return domain.Result{}, err
+	}
+	if page := decision.Page; page != nil {
+		events, err := g.history.Events(ctx, page.Conversation, page.From-1, page.To)
+		if err != nil {
+			return domain.Result{}, err
+		}
+		decision.Result.Events = make([]*domain.Event, 0, len(events))
+		for _, ev := range events {
+			if page.Shows(ev.Seq) {
+				decision.Result.Events = append(decision.Result.Events, ev)
+			}
+		}
+	}
+	return decision.Result, nil
+}

@@ -1,0 +1,287 @@
+package gateway
+
+import (
+	"container/list"
+	"slices"
+	"sync"
+
+	"github.com/parley-im/parley/domain"
+)
+
+// hub knows who is connected here, and the conversations in which something happened lately. Its work and memory
+// depend on those, not on how many participants are away or how many conversations are quiet.
+//
+// Lock order: stream.announcing, hub.mu, stream.mu, Session.mu. None is held over I/O.
+type hub struct {
+	mu      sync.Mutex
+	users   map[domain.UserID]*attendance
+	streams map[domain.ConversationID]*stream
+	// recentFirst orders the streams by use; its values are *stream.
+	recentFirst *list.List
+	weight      int
+	maxWeight   int
+	// backends are the sessions of services, by main account.
+	backends map[domain.AccountID][]*Session
+	sessions int
+}
+
+// attendance is what the hub keeps of a user: its sessions here, and the cached conversations that it takes part in.
+type attendance struct {
+	sessions []*Session
+	streams  map[*stream]struct{}
+	limits   *userLimits
+}
+
+func newHub(maxWeight int) *hub {
+	return &hub{
+		users:       make(map[domain.UserID]*attendance),
+		streams:     make(map[domain.ConversationID]*stream),
+		recentFirst: list.New(),
+		maxWeight:   maxWeight,
+		backends:    make(map[domain.AccountID][]*Session),
+	}
+}
+
+// attend gives the user's entry, made when missing. The caller holds mu.
+func (h *hub) attend(id domain.UserID) *attendance {
+	a := h.users[id]
+	if a == nil {
+		a = &attendance{streams: make(map[*stream]struct{})}
+		h.users[id] = a
+	}
+	return a
+}
+
+// release drops the user's entry when nothing refers to it any more. The caller holds mu.
+func (h *hub) release(id domain.UserID) {
+	if a := h.users[id]; a != nil && len(a.sessions) == 0 && len(a.streams) == 0 {
+		delete(h.users, id)
+	}
+}
+
+// enter adds a session. Sessions that it displaces (same client id, same tag) are taken out in the same step, so
+// that there are never two, and returned. refused is set when the session itself must give way.
+func (h *hub) enter(s *Session) (displaced []*Session, refused bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s.principal.IsBackend() {
+		h.backends[s.principal.Root] = append(slices.Clone(h.backends[s.principal.Root]), s)
+		h.sessions++
+		return nil, false
+	}
+	a := h.attend(s.principal.User)
+	for _, old := range a.sessions {
+		sameDevice := old.principal.Device == s.principal.Device
+		sameTag := s.hello.Tag != "" && old.hello.Tag == s.hello.Tag
+		if sameTag && !sameDevice && s.hello.Reconnect {
+			h.release(s.principal.User)
+			return nil, true
+		}
+		if sameDevice || sameTag {
+			displaced = append(displaced, old)
+		}
+	}
+	for _, old := range displaced {
+		h.remove(a, old)
+	}
+	a.sessions = append(a.sessions, s)
+	if a.limits == nil {
+		a.limits = s.g.newUserLimits()
+	}
+	s.limits = a.limits
+	h.sessions++
+	for st := range a.streams {
+		st.add(s)
+	}
+	return displaced, false
+}
+
+// leave takes a session out; false if it was out already.
+func (h *hub) leave(s *Session) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s.principal.IsBackend() {
+		list := slices.Clone(h.backends[s.principal.Root])
+		i := slices.Index(list, s)
+		if i < 0 {
+			return false
+		}
+		h.backends[s.principal.Root] = slices.Delete(list, i, i+1)
+		h.sessions--
+		return true
+	}
+	a := h.users[s.principal.User]
+	if a == nil || !slices.Contains(a.sessions, s) {
+		return false
+	}
+	h.remove(a, s)
+	h.release(s.principal.User)
+	return true
+}
+
+// remove takes s out of its user's sessions and of all streams. The caller holds mu.
+func (h *hub) remove(a *attendance, s *Session) {
+	a.sessions = slices.DeleteFunc(slices.Clone(a.sessions), func(o *Session) bool { return o == s })
+	for st := range a.streams {
+		st.drop(s)
+	}
+	h.sessions--
+}
+
+// of gives a user's sessions. The slice must not be changed.
+func (h *hub) of(id domain.UserID) []*Session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if a := h.users[id]; a != nil {
+		return a.sessions
+	}
+	return nil
+}
+
+// servicesOf gives the sessions of services that see conversations of the tree. The slice must not be changed.
+func (h *hub) servicesOf(root domain.AccountID) []*Session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.backends[root]
+}
+
+// count gives the number of sessions.
+func (h *hub) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.sessions
+}
+
+// streamCount gives the number of conversations in memory.
+func (h *hub) streamCount() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.streams)
+}
+
+// all gives every session.
+func (h *hub) all() []*Session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []*Session
+	for _, a := range h.users {
+		out = append(out, a.sessions...)
+	}
+	for _, b := range h.backends {
+		out = append(out, b...)
+	}
+	return out
+}
+
+// stream gives the conversation's stream and counts one user of it, made when missing; [hub.done] takes the user
+// away again. A stream in use is never dropped.
+func (h *hub) stream(id domain.ConversationID) *stream {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	st := h.streams[id]
+	if st == nil {
+		st = &stream{id: id, weight: 1}
+		h.streams[id] = st
+		st.place = h.recentFirst.PushFront(st)
+		h.weight += st.weight
+		h.evict()
+	} else {
+		h.recentFirst.MoveToFront(st.place)
+	}
+	st.users++
+	return st
+}
+
+// done ends a use of the stream that [hub.stream] began.
+func (h *hub) done(st *stream) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	st.users--
+	if st.users == 0 && st.Head() == nil {
+		h.forget(st) // a conversation that does not exist leaves no trace
+	}
+}
+
+// evict forgets the streams that were not used for the longest time until the rest fits. The caller holds mu.
+func (h *hub) evict() {
+	for e := h.recentFirst.Back(); e != nil && h.weight > h.maxWeight; {
+		st, before := e.Value.(*stream), e.Prev()
+		if st.users == 0 {
+			h.forget(st)
+		}
+		e = before
+	}
+}
+
+// forget drops a stream. Sessions that still read from it go on with the store. The caller holds mu.
+func (h *hub) forget(st *stream) {
+	if h.streams[st.id] != st {
+		return
+	}
+	delete(h.streams, st.id)
+	h.recentFirst.Remove(st.place)
+	h.weight -= st.weight
+	if head := st.settledHead(); head != nil {
+		for i := range head.Participants {
+			h.unlink(st, head.Participants[i].UserID)
+		}
+	}
+	st.clear()
+}
+
+func (h *hub) unlink(st *stream, id domain.UserID) {
+	if a := h.users[id]; a != nil {
+		delete(a.streams, st)
+		h.release(id)
+	}
+}
+
+// weigh accounts for what a stream holds.
+func (h *hub) weigh(st *stream, weight int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.streams[st.id] != st {
+		return
+	}
+	h.weight += weight - st.weight
+	st.weight = weight
+	h.evict()
+}
+
+// settle makes head the state that says who is told of events: newcomers' sessions join, those of users who may no
+// longer read leave. It gives the sessions that took part before. An older state than the present one is ignored.
+func (h *hub) settle(st *stream, head *domain.Conversation) (before []*Session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	old := st.settled
+	if old != nil && old.Version >= head.Version || h.streams[st.id] != st {
+		return st.online
+	}
+	st.settled = head
+	stays := make(map[domain.UserID]bool, len(head.Participants))
+	if !head.Removed {
+		for i := range head.Participants {
+			p := &head.Participants[i]
+			stays[p.UserID] = p.Permissions.CanRead || p.Permissions.IsOwner
+		}
+	}
+	if old != nil {
+		for i := range old.Participants {
+			if _, in := stays[old.Participants[i].UserID]; !in {
+				h.unlink(st, old.Participants[i].UserID)
+			}
+		}
+	}
+	online := make([]*Session, 0, len(st.online))
+	for id, reads := range stays {
+		a := h.attend(id)
+		a.streams[st] = struct{}{}
+		if reads {
+			online = append(online, a.sessions...)
+		}
+	}
+	before, st.online = st.online, online
+	return before
+}

@@ -1,0 +1,350 @@
+package gateway
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/parley-im/parley/domain"
+)
+
+// pageEvents is how many events a session reads from the store at a time, and turnEvents how many of one
+// conversation it sends before the next conversation has its turn.
+const (
+	pageEvents = 64
+	turnEvents = 16
+)
+
+// Session is one connected device: its subscriptions, and per conversation how far it has come. It is made by
+// [Gateway.Connect] and ends with [Session.Leave]. Its methods may be called from any goroutine, but Next from one
+// at a time.
+type Session struct {
+	g         *Gateway
+	principal domain.Principal
+	hello     domain.Hello
+	sink      Sink
+	limits    *userLimits
+	expiry    *time.Timer
+
+	mu sync.Mutex
+	// subscriptions by filter; events, signals, inbox and replies are looked up per delivery.
+	subscriptions map[domain.Filter]domain.SubscribeOptions
+	// direct are publications outside any log, in order: replies and notices.
+	direct      []direct
+	directBytes int
+	// behind are the conversations in which something is due, in the order of their turns; at finds them.
+	behind []*cursor
+	at     map[domain.ConversationID]*cursor
+	// round is the last round of announcements in which this session was to be woken.
+	round uint64
+	gone  bool
+	// farewell ends the session once last has been sent.
+	last     *domain.Publication
+	farewell domain.Farewell
+}
+
+type direct struct {
+	publication *domain.Publication
+	qos         byte
+	identifiers []int
+}
+
+// cursor is a session's position in a conversation where something is due: one or more stretches of its log, in
+// ascending order. A stretch ends where the user's right to read ended, and begins where it began.
+type cursor struct {
+	stream *stream
+	spans  []span
+	// page holds events read from the store ahead of their turn.
+	page []*entry
+}
+
+type span struct{ next, last domain.Seq }
+
+// Principal tells who the session belongs to.
+func (s *Session) Principal() domain.Principal { return s.principal }
+
+// due notes that the events from..last of the conversation are to be sent to the session, if it subscribed to them.
+// It reports whether the session has to be woken: once per round.
+func (s *Session) due(st *stream, from, last domain.Seq, round uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone || from > last {
+		return false
+	}
+	if _, ok := s.wants(st.id); !ok {
+		return false
+	}
+	c := s.at[st.id]
+	switch {
+	case c == nil:
+		c = &cursor{stream: st, spans: []span{{from, last}}}
+		if s.at == nil {
+			s.at = make(map[domain.ConversationID]*cursor)
+		}
+		s.at[st.id] = c
+		s.behind = append(s.behind, c)
+	case c.spans[len(c.spans)-1].last+1 >= from:
+		c.stream, c.spans[len(c.spans)-1].last = st, last
+	default:
+		c.stream, c.spans = st, append(c.spans, span{from, last})
+	}
+	if s.round == round {
+		return false
+	}
+	s.round = round
+	return true
+}
+
+// subscribed is what a session's subscriptions amount to for one conversation.
+type subscribed struct {
+	qos         byte
+	noLocal     bool
+	identifiers []int
+}
+
+// wants tells how the session subscribed to a conversation's events. Overlapping subscriptions make one delivery
+// with the highest QoS (MQTT 5, section 3.3.4). The caller holds mu.
+func (s *Session) wants(id domain.ConversationID) (sub subscribed, ok bool) {
+	if len(s.subscriptions) == 0 {
+		return subscribed{}, false
+	}
+	sub.noLocal = true
+	for _, f := range [...]domain.Filter{{Kind: domain.EventsTopic}, {Kind: domain.EventsTopic, Conversation: id}} {
+		o, has := s.subscriptions[f]
+		if !has {
+			continue
+		}
+		ok = true
+		sub.qos = max(sub.qos, o.QoS)
+		sub.noLocal = sub.noLocal && o.NoLocal
+		if o.Identifier != 0 {
+			sub.identifiers = append(sub.identifiers, o.Identifier)
+		}
+	}
+	return sub, ok
+}
+
+// push sends a publication outside any log, if the session subscribed to its topic.
+func (s *Session) push(topic domain.Topic, pub *domain.Publication) {
+	s.mu.Lock()
+	d := direct{publication: pub}
+	found := false
+	for f, o := range s.subscriptions {
+		covers := f.Kind == topic.Kind && f.User == topic.User
+		if topic.Kind == domain.RepliesTopic {
+			covers = f.MatchesReply(topic)
+		}
+		if !covers {
+			continue
+		}
+		found = true
+		d.qos = max(d.qos, o.QoS)
+		if o.Identifier != 0 {
+			d.identifiers = append(d.identifiers, o.Identifier)
+		}
+	}
+	if !found || s.gone {
+		s.mu.Unlock()
+		return
+	}
+	s.direct = append(s.direct, d)
+	s.directBytes += len(pub.Payload)
+	// What is outside the log cannot be read again later: a session that lets too much of it pile up is ended, so
+	// that it knows that it has missed something.
+	slow := len(s.direct) > s.g.maxDirect || s.directBytes > s.g.maxDirectBytes
+	s.mu.Unlock()
+	if slow {
+		s.g.metrics.tooSlow.Inc()
+		s.sink.Close(domain.TooSlow())
+		return
+	}
+	s.sink.Wake()
+}
+
+// Next appends deliveries to dst, as many as its capacity has room for, of which at most window have QoS 1. It gives
+// replies and notices first, then the events that are due: in order within a conversation, the conversations taking
+// turns. When it appends nothing there is nothing to send that the window allows; the next Wake says when that has
+// changed, or the caller comes back when the window has opened.
+//
+// It may read the store. An error means that the store could not be read now: nothing is lost, and the caller may try
+// again later.
+func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) ([]domain.Delivery, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for ; n < len(s.direct) && len(dst) < cap(dst); n++ {
+		d := s.direct[n]
+		if d.qos > 0 {
+			if window == 0 {
+				break
+			}
+			window--
+		}
+		s.directBytes -= len(d.publication.Payload)
+		dst = append(dst, domain.Delivery{Publication: d.publication, QoS: d.qos, Identifiers: d.identifiers})
+	}
+	if s.direct = s.direct[n:]; len(s.direct) == 0 {
+		s.direct = nil
+	}
+	for len(s.behind) > 0 && len(dst) < cap(dst) {
+		c := s.behind[0]
+		sub, ok := s.wants(c.stream.id)
+		if !ok { // unsubscribed meanwhile
+			s.drop(c)
+			continue
+		}
+		room := min(cap(dst)-len(dst), turnEvents)
+		if sub.qos > 0 {
+			room = min(room, window)
+		}
+		if room == 0 {
+			break
+		}
+		entries := c.ready(room)
+		if len(entries) == 0 {
+			if err := s.read(ctx, c); err != nil {
+				return dst, err
+			}
+			continue
+		}
+		for _, e := range entries {
+			if sub.noLocal && s.isOwn(e.event) {
+				continue
+			}
+			if sub.qos > 0 {
+				window--
+			}
+			dst = append(dst, domain.Delivery{
+				Publication: e.publication(s.principal.User), QoS: sub.qos, Identifiers: sub.identifiers,
+				Conversation: e.event.Conversation, Seq: e.event.Seq,
+			})
+		}
+		s.passed(c, entries[len(entries)-1].event.Seq)
+	}
+	if len(s.behind) == 0 {
+		s.behind = nil
+	}
+	return dst, nil
+}
+
+func (s *Session) isOwn(ev *domain.Event) bool {
+	return ev.Initiator.UserID == s.principal.User && s.principal.User != 0 &&
+		ev.Initiator.Device == s.principal.Device
+}
+
+// ready gives up to limit events that are due and at hand.
+func (c *cursor) ready(limit int) []*entry {
+	next := c.spans[0].next
+	for len(c.page) > 0 && c.page[0].event.Seq < next {
+		c.page = c.page[1:]
+	}
+	if len(c.page) > 0 {
+		if c.page[0].event.Seq > c.spans[0].last {
+			return nil
+		}
+		n := 0
+		for n < len(c.page) && n < limit && c.page[n].event.Seq <= c.spans[0].last {
+			n++
+		}
+		return c.page[:n]
+	}
+	return c.stream.since(next, c.spans[0].last, limit)
+}
+
+// read fetches the next due events of c from the store. The caller holds mu, which is released meanwhile.
+func (s *Session) read(ctx context.Context, c *cursor) error {
+	id, sp := c.stream.id, c.spans[0]
+	upto := min(sp.last, sp.next+pageEvents-1)
+	s.mu.Unlock()
+	s.g.metrics.catchupReads.Inc()
+	events, err := s.g.history.Events(ctx, id, sp.next-1, upto)
+	s.mu.Lock()
+	if err != nil {
+		return err
+	}
+	if s.at[id] != c || c.spans[0] != sp && c.spans[0].next != sp.next {
+		return nil // unsubscribed, and perhaps subscribed again, meanwhile
+	}
+	if len(events) == 0 {
+		s.passed(c, upto) // withheld or gone; there is nothing to wait for
+		return nil
+	}
+	c.page = make([]*entry, len(events))
+	for i, ev := range events {
+		c.page[i] = &entry{event: ev}
+	}
+	return nil
+}
+
+// passed moves c beyond seq. When nothing more is due there the session forgets it; else the next conversation has
+// its turn. The caller holds mu.
+func (s *Session) passed(c *cursor, seq domain.Seq) {
+	c.spans[0].next = seq + 1
+	if c.spans[0].next > c.spans[0].last {
+		c.spans, c.page = c.spans[1:], nil
+	}
+	if len(c.spans) == 0 {
+		s.drop(c)
+		return
+	}
+	if len(s.behind) > 1 {
+		s.behind = append(s.behind[1:], c)
+	}
+}
+
+// drop forgets the first cursor. The caller holds mu.
+func (s *Session) drop(c *cursor) {
+	s.behind = s.behind[1:]
+	delete(s.at, c.stream.id)
+}
+
+// Done says that a delivery has arrived: it was acknowledged, or written if its QoS is 0.
+func (s *Session) Done(d domain.Delivery) {
+	s.mu.Lock()
+	ends := s.last != nil && s.last == d.Publication
+	s.mu.Unlock()
+	if ends {
+		s.sink.Close(s.farewell)
+	}
+}
+
+// Skipped says that a delivery was larger than the client takes. It counts as arrived (MQTT 5, section 3.1.2.11.4).
+func (s *Session) Skipped(d domain.Delivery) { s.Done(d) }
+
+// Leave ends the session: its connection is gone. graceful tells whether the client had said so.
+func (s *Session) Leave(graceful bool) {
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
+	s.g.hub.leave(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return
+	}
+	s.gone = true
+	s.direct, s.behind, s.at, s.subscriptions = nil, nil, nil, nil
+	s.g.metrics.sessions.Dec()
+	_ = graceful // decides about the Will once there is one
+}
+
+// end takes a session that must go out at once, tells it why in its inbox, and closes it when it has heard, or soon.
+func (s *Session) end(why domain.Farewell, notice *domain.Notice) {
+	if notice == nil || s.principal.User == 0 {
+		s.sink.Close(why)
+		return
+	}
+	topic := domain.Topic{Kind: domain.InboxTopic, User: s.principal.Username}
+	pub := &domain.Publication{Topic: topic.String(), Payload: encode(notice)}
+	s.mu.Lock()
+	_, listens := s.subscriptions[domain.Filter{Kind: domain.InboxTopic, User: s.principal.Username}]
+	s.behind, s.at = nil, nil // the newer session goes on from here
+	s.last, s.farewell = pub, why
+	s.mu.Unlock()
+	if !listens {
+		s.sink.Close(why)
+		return
+	}
+	time.AfterFunc(time.Second, func() { s.sink.Close(why) })
+	s.push(topic, pub)
+}

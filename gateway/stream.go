@@ -1,0 +1,224 @@
+package gateway
+
+import (
+	"container/list"
+	"encoding/json"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/parley-im/parley/domain"
+)
+
+// recentEvents is how many of a conversation's newest events a stream keeps. A session that is further behind reads
+// the store.
+const recentEvents = 128
+
+// stream is a conversation in which something happened lately: its head, its newest events, and the sessions here
+// whose users take part.
+type stream struct {
+	id domain.ConversationID
+
+	// Guarded by hub.mu.
+	users  int
+	place  *list.Element
+	weight int
+
+	// announcing is held while sessions are told of events, so that they hear of them in order. It comes before
+	// hub.mu in the lock order.
+	announcing sync.Mutex
+
+	mu sync.Mutex
+	// head is the newest committed state: commands are decided on it. nil: not loaded. It is replaced, never changed.
+	head *domain.Conversation
+	// settled is the state up to which events were announced: it follows head, and says who is told.
+	settled *domain.Conversation
+	// last is the number of the newest event that was announced to the sessions.
+	last domain.Seq
+	// recent holds the newest events up to last, in order and without a gap.
+	recent []*entry
+	// online is replaced, never changed.
+	online []*Session
+	// waiting holds commands that wait for the head; loading is set while somebody reads it.
+	waiting []*item
+	loading bool
+}
+
+// entry is a committed event with its encodings.
+type entry struct {
+	event    *domain.Event
+	accepted time.Time
+	// size approximates the memory that the entry takes.
+	size int
+
+	once  sync.Once
+	plain *domain.Publication
+	own   *domain.Publication
+}
+
+// publication gives the event as the session's user is to see it: its request id is for the initiator's devices.
+func (e *entry) publication(user domain.UserID) *domain.Publication {
+	e.once.Do(e.encode)
+	if e.own != nil && user == e.event.Initiator.UserID {
+		return e.own
+	}
+	return e.plain
+}
+
+func (e *entry) encode() {
+	topic := domain.Topic{Kind: domain.EventsTopic, Conversation: e.event.Conversation}.String()
+	ev := *e.event
+	if ev.RequestID != "" && ev.Initiator.UserID != 0 {
+		e.own = &domain.Publication{Topic: topic, Payload: encode(&ev), Accepted: e.accepted}
+	}
+	ev.RequestID = ""
+	e.plain = &domain.Publication{Topic: topic, Payload: encode(&ev), Accepted: e.accepted}
+}
+
+// encode gives v as JSON. What the gateway encodes is made of its own types and of JSON that was checked when it
+// came in, so an error is a defect.
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("gateway: cannot encode what it made: " + err.Error())
+	}
+	return b
+}
+
+// Head gives the newest state known here, nil if none is. It must not be changed.
+func (st *stream) Head() *domain.Conversation {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.head
+}
+
+// advance makes head the state that commands are decided on, unless a newer one is known.
+func (st *stream) advance(head *domain.Conversation) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.head == nil || st.head.Version < head.Version {
+		st.head = head
+	}
+}
+
+// settledHead gives the state up to which events were announced.
+func (st *stream) settledHead() *domain.Conversation {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.settled
+}
+
+// add lets a session of a participant take part.
+func (st *stream) add(s *Session) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.settled == nil || st.settled.Removed {
+		return
+	}
+	p, ok := st.settled.Participant(s.principal.User)
+	if ok && (p.Permissions.CanRead || p.Permissions.IsOwner) && !slices.Contains(st.online, s) {
+		st.online = append(slices.Clone(st.online), s)
+	}
+}
+
+// drop is the opposite of add.
+func (st *stream) drop(s *Session) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if i := slices.Index(st.online, s); i >= 0 {
+		st.online = slices.Delete(slices.Clone(st.online), i, i+1)
+	}
+}
+
+// clear drops what the stream holds for others. Its head stays: commands under way may still look at it.
+func (st *stream) clear() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.online = nil
+}
+
+// append takes committed events, which follow one another, and gives what the sessions have to be told: everything
+// after from up to the last of the events. More than the events themselves are due where others were committed
+// elsewhere. nil means that the events were known.
+func (st *stream) append(entries []*entry) (from domain.Seq, online []*Session) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	first, last := entries[0].event.Seq, entries[len(entries)-1].event.Seq
+	if last <= st.last {
+		return 0, nil
+	}
+	if first != st.last+1 {
+		st.recent = nil // there is a gap before first, and recent has none
+	}
+	from = st.last + 1
+	for _, e := range entries {
+		if e.event.Seq > st.last {
+			st.recent = append(st.recent, e)
+		}
+	}
+	if over := len(st.recent) - recentEvents; over > 0 {
+		st.recent = slices.Delete(st.recent, 0, over)
+	}
+	st.last = last
+	return from, st.online
+}
+
+// open makes head the state that was read when the conversation became active here; events up to it need no
+// announcement.
+func (st *stream) open(head *domain.Conversation) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.head == nil {
+		st.head, st.last = head, head.LastSeq
+	}
+}
+
+// begin marks a conversation that was created just now: none of its events was announced.
+func (st *stream) begin() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.settled == nil {
+		st.last = 0
+	}
+}
+
+// skipTo notes that events up to last are committed, without having them, and gives what the sessions have to be
+// told as append does.
+func (st *stream) skipTo(last domain.Seq) (from domain.Seq, online []*Session) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if last <= st.last {
+		return 0, nil
+	}
+	from, st.last, st.recent = st.last+1, last, nil
+	return from, st.online
+}
+
+// since gives up to limit of the recent events from number next on; none if they are not among the recent.
+func (st *stream) since(next, upto domain.Seq, limit int) []*entry {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if len(st.recent) == 0 {
+		return nil
+	}
+	i := int(next - st.recent[0].event.Seq)
+	if i < 0 || i >= len(st.recent) {
+		return nil
+	}
+	n := min(len(st.recent)-i, limit, int(upto-next)+1)
+	return slices.Clone(st.recent[i : i+n])
+}
+
+// holds gives the memory that the stream takes, roughly, in bytes.
+func (st *stream) holds() int {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	n := 512
+	if st.head != nil {
+		n += 160*len(st.head.Participants) + len(st.head.CustomData)
+	}
+	for _, e := range st.recent {
+		n += e.size
+	}
+	return n
+}

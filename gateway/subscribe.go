@@ -1,0 +1,85 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/parley-im/parley/domain"
+)
+
+// Subscribe takes the entries of one SUBSCRIBE and gives, for each, nil if it was granted or the refusal. A
+// subscription to what is subscribed already replaces its options. Events are delivered from the next one on.
+//
+// It may read the store: whether a user takes part in a conversation that nothing happened in lately, for instance.
+func (s *Session) Subscribe(ctx context.Context, subs []domain.Subscription) []error {
+	refusals := make([]error, len(subs))
+	for i, sub := range subs {
+		refusals[i] = s.subscribe(ctx, sub)
+	}
+	return refusals
+}
+
+func (s *Session) subscribe(ctx context.Context, sub domain.Subscription) error {
+	f, ok := domain.ParseFilter(sub.Filter)
+	if !ok || !f.Allowed(s.principal) {
+		return domain.Errorf(domain.AccessDenied, "you may not subscribe to that")
+	}
+	switch {
+	case f.Kind == domain.StatusTopic || f.Group != "":
+		return domain.Errorf(domain.AccessDenied, "not available yet")
+	case !f.Conversation.IsZero():
+		if err := s.g.mayFollow(ctx, s.principal, f.Conversation); err != nil {
+			return err
+		}
+	}
+	if f.Kind == domain.SignalsTopic {
+		sub.Options.QoS = 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return domain.Errorf(domain.Unavailable, "the session is ending")
+	}
+	if _, had := s.subscriptions[f]; !had && len(s.subscriptions) >= s.g.maxSubscriptions {
+		return domain.Errorf(domain.RateLimited, "too many subscriptions")
+	}
+	if s.subscriptions == nil {
+		s.subscriptions = make(map[domain.Filter]domain.SubscribeOptions, 4)
+	}
+	s.subscriptions[f] = sub.Options
+	return nil
+}
+
+// Unsubscribe takes the filters of one UNSUBSCRIBE and tells, for each, whether there was such a subscription.
+func (s *Session) Unsubscribe(_ context.Context, filters []string) []bool {
+	had := make([]bool, len(filters))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, filter := range filters {
+		f, ok := domain.ParseFilter(filter)
+		if !ok {
+			continue
+		}
+		_, had[i] = s.subscriptions[f]
+		delete(s.subscriptions, f)
+	}
+	return had
+}
+
+// mayFollow reports why p may not subscribe to a conversation's events.
+func (g *Gateway) mayFollow(ctx context.Context, p domain.Principal, id domain.ConversationID) error {
+	heads, err := g.history.Heads(ctx, p, domain.Needs{Conversation: id})
+	if err != nil {
+		return err
+	}
+	c := heads.Conversation
+	if c == nil || !p.Sees(c.Root) {
+		return domain.Errorf(domain.ConversationNotFound, "no such conversation")
+	}
+	if p.IsBackend() {
+		return nil
+	}
+	if part, ok := c.Participant(p.User); ok && (part.Permissions.CanRead || part.Permissions.IsOwner) {
+		return nil
+	}
+	return domain.Errorf(domain.AccessDenied, "you take no part in this conversation")
+}

@@ -1,0 +1,248 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"io"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/parley-im/parley/domain"
+)
+
+// Accounts knows who is who: it proves logins, makes and ends tokens, and administers users, services and accounts
+// on behalf of those who may. Any goroutine may call its methods.
+//
+// What a principal may not know of does not exist for it: the refusal for a user of another account tree is that for
+// a user who was never there.
+type Accounts struct {
+	dir      Directory
+	tokens   Tokens
+	registry Registry
+
+	hasher  *hasher
+	minter  *minter
+	refresh time.Duration
+	admin   *[32]byte
+	ended   func(domain.Principal)
+	now     func() time.Time
+	random  io.Reader
+	metrics *loginMetrics
+}
+
+// AccountsOptions configure [NewAccounts]. The zero value is a sensible default.
+type AccountsOptions struct {
+	// Password are the parameters for new password hashes.
+	Password Argon2
+	// Parallel is how many passwords are hashed at a time; default: one per processor that Go may use.
+	Parallel int
+	// Queue is how many further logins may wait for that, default 256. Those beyond are refused as rate-limited.
+	Queue int
+
+	AccessLife  time.Duration // of an access token; default 48 hours
+	RefreshLife time.Duration // of a refresh token; default 30 days
+	// KeyPeriod is for how long a signing key signs, default 30 days. It verifies for AccessLife longer.
+	KeyPeriod time.Duration
+	// Issuer is who access tokens say made them; default "parley".
+	Issuer string
+
+	// AdminKey is the SHA-256 of the admin key; nil: there is none.
+	AdminKey *[32]byte
+	// Ended is told of a user or service whose logins have all been ended (it was deleted, its tokens were revoked,
+	// its password or key replaced), so that its sessions can be closed. It must not block. nil: nobody cares.
+	Ended func(p domain.Principal)
+
+	Now        func() time.Time
+	Random     io.Reader             // default: crypto/rand
+	Registerer prometheus.Registerer // nil: nothing is registered
+}
+
+// NewAccounts makes Accounts over the store. It does not touch the store yet. An error means options out of range,
+// or metrics that were registered before.
+func NewAccounts(dir Directory, tokens Tokens, reg Registry, o AccountsOptions) (*Accounts, error) {
+	if dir == nil || tokens == nil || reg == nil {
+		return nil, errors.New("gateway: accounts need a directory, tokens and a registry")
+	}
+	defaultTo(&o.Parallel, runtime.GOMAXPROCS(0))
+	defaultTo(&o.Queue, 256)
+	defaultTo(&o.AccessLife, 48*time.Hour)
+	defaultTo(&o.RefreshLife, 30*24*time.Hour)
+	defaultTo(&o.KeyPeriod, 30*24*time.Hour)
+	defaultTo(&o.Issuer, "parley")
+	if o.Parallel < 1 || o.Queue < 0 || o.AccessLife < time.Second || o.RefreshLife < time.Second || o.KeyPeriod < time.Second {
+		return nil, errors.New("gateway: a limit or lifetime of the accounts is out of range")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
+	if o.Ended == nil {
+		o.Ended = func(domain.Principal) {}
+	}
+	h, err := newHasher(o.Password.orDefaults(), o.Random, o.Parallel, o.Queue)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newLoginMetrics(o.Registerer, func() float64 { return float64(h.waiting.Load()) })
+	if err != nil {
+		return nil, err
+	}
+	ring := &keyRing{store: tokens, now: o.Now, random: o.Random, period: o.KeyPeriod, life: o.AccessLife}
+	return &Accounts{
+		dir: dir, tokens: tokens, registry: reg,
+		hasher: h, minter: newMinter(o.Issuer, o.Now, o.AccessLife, ring), refresh: o.RefreshLife,
+		admin: o.AdminKey, ended: o.Ended, now: o.Now, random: o.Random, metrics: m,
+	}, nil
+}
+
+func defaultTo[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+// Authenticate proves who connects over MQTT: a user with its password or an access token of its own, or a service
+// with its API key. expires is when the session must end; zero: it need not.
+//
+// Its errors are not-authenticated, the same for every wrong pair of name and password; rate-limited and unavailable
+// where nothing could be proven.
+func (a *Accounts) Authenticate(ctx context.Context, h domain.Hello) (p domain.Principal, expires time.Time, err error) {
+	if strings.HasPrefix(h.Username, "service/") {
+		defer a.metrics.observe(methodKey, a.now(), a.now, &err)
+		p, err = a.service(ctx, h)
+		return p, time.Time{}, err
+	}
+	if looksLikeToken(h.Password) {
+		defer a.metrics.observe(methodToken, a.now(), a.now, &err)
+		u, t, err := a.bearer(ctx, h.Password)
+		if err != nil {
+			return domain.Principal{}, time.Time{}, err
+		}
+		if string(u.Username) != h.Username {
+			return domain.Principal{}, time.Time{}, errWrong()
+		}
+		return u.Principal(h.Device), t.expires, nil
+	}
+	defer a.metrics.observe(methodPassword, a.now(), a.now, &err)
+	u, err := a.password(ctx, h.Username, h.Password)
+	if err != nil {
+		return domain.Principal{}, time.Time{}, err
+	}
+	return u.Principal(h.Device), time.Time{}, nil
+}
+
+// Bearer proves who makes an HTTP request by its bearer token: the admin key, an API key or an access token. Its
+// errors are those of [Accounts.Authenticate].
+func (a *Accounts) Bearer(ctx context.Context, token string) (domain.Principal, error) {
+	if a.isAdmin(token) {
+		return domain.Principal{Admin: true}, nil
+	}
+	if digest, ok := secretDigest(token, apiKeyPrefix); ok {
+		s, err := a.dir.ServiceByKey(ctx, digest)
+		if err != nil {
+			return domain.Principal{}, loginRefusal(err)
+		}
+		return s.Principal(), nil
+	}
+	u, _, err := a.bearer(ctx, token)
+	if err != nil {
+		return domain.Principal{}, err
+	}
+	return u.Principal(""), nil
+}
+
+func (a *Accounts) isAdmin(token string) bool {
+	if a.admin == nil || token == "" {
+		return false
+	}
+	digest := sha256.Sum256([]byte(token))
+	return subtle.ConstantTimeCompare(digest[:], a.admin[:]) == 1
+}
+
+// bearer gives the user of an access token that is good at this moment.
+func (a *Accounts) bearer(ctx context.Context, token string) (domain.User, access, error) {
+	t, err := a.minter.verify(ctx, token)
+	if err != nil {
+		return domain.User{}, access{}, err
+	}
+	// Asked each time, without a cache: a logout holds at once, on every node.
+	u, good, err := a.dir.TokenUser(ctx, t.user, t.family, t.issued)
+	switch {
+	case err != nil:
+		return domain.User{}, access{}, loginRefusal(err)
+	case !good || u.Deleted:
+		return domain.User{}, access{}, domain.Errorf(domain.NotAuthenticated, "the access token was revoked")
+	}
+	return u, t, nil
+}
+
+// service proves a service's login over MQTT.
+func (a *Accounts) service(ctx context.Context, h domain.Hello) (domain.Principal, error) {
+	name, account, named := domain.ServiceLogin(h.Username)
+	digest, key := secretDigest(h.Password, apiKeyPrefix)
+	if !named || !key {
+		return domain.Principal{}, errWrong()
+	}
+	s, err := a.dir.ServiceByKey(ctx, digest)
+	if err != nil {
+		return domain.Principal{}, loginRefusal(err)
+	}
+	if s.Name != name || s.AccountName != account {
+		return domain.Principal{}, errWrong()
+	}
+	p := s.Principal()
+	p.Device = h.Device
+	return p, nil
+}
+
+// password gives the user whose name and password these are.
+func (a *Accounts) password(ctx context.Context, username, password string) (domain.User, error) {
+	var c domain.Credential
+	name, err := domain.ParseUsername(username)
+	if err == nil {
+		c, err = a.dir.Credential(ctx, name)
+	}
+	switch domain.CodeOf(err) {
+	case "":
+		if c.User.Deleted {
+			c.PasswordHash = ""
+		}
+	case domain.InvalidRequest, domain.UserNotFound, domain.NotFound:
+		// Go on: the answer must take as long as for a user that there is.
+		c = domain.Credential{}
+	default:
+		return domain.User{}, err
+	}
+	right, err := a.hasher.verify(ctx, c.PasswordHash, password)
+	if err != nil {
+		return domain.User{}, err
+	}
+	if !right {
+		return domain.User{}, errWrong()
+	}
+	return c.User, nil
+}
+
+// errWrong is the one answer to every wrong login.
+func errWrong() error {
+	return domain.Errorf(domain.NotAuthenticated, "wrong name or password")
+}
+
+// loginRefusal turns "there is none" of the store into the refusal of a login.
+func loginRefusal(err error) error {
+	switch domain.CodeOf(err) {
+	case domain.UserNotFound, domain.NotFound, domain.NotAuthenticated:
+		return domain.Because(domain.NotAuthenticated, err, "wrong name, password, key or token")
+	default:
+		return err
+	}
+}

@@ -1,0 +1,131 @@
+package gateway
+
+import (
+	"context"
+	"io"
+
+	"github.com/parley-im/parley/domain"
+)
+
+// Login checks a user's name and password and starts a family of tokens. Its errors are those of
+// [Accounts.Authenticate].
+func (a *Accounts) Login(ctx context.Context, username, password string) (login domain.Login, err error) {
+	defer a.metrics.observe(methodPassword, a.now(), a.now, &err)
+	u, err := a.password(ctx, username, password)
+	if err != nil {
+		return domain.Login{}, err
+	}
+	t, err := a.start(ctx, u)
+	if err != nil {
+		return domain.Login{}, err
+	}
+	return domain.Login{Tokens: t, User: u}, nil
+}
+
+// Refresh exchanges a refresh token for the next pair of tokens of its family. A token that was used before ends the
+// whole family: either its owner or somebody else has a copy. Its errors are not-authenticated, or the store's.
+func (a *Accounts) Refresh(ctx context.Context, refreshToken string) (login domain.Login, err error) {
+	defer a.metrics.observe(methodRefresh, a.now(), a.now, &err)
+	digest, ok := secretDigest(refreshToken, refreshPrefix)
+	if !ok {
+		return domain.Login{}, domain.Errorf(domain.NotAuthenticated, "the refresh token is not valid")
+	}
+	// What may fail comes first: the exchange cannot be repeated.
+	if _, err := a.minter.ring.signer(ctx); err != nil {
+		return domain.Login{}, err
+	}
+	secret, next, err := newSecret(a.random, refreshPrefix)
+	if err != nil {
+		return domain.Login{}, err
+	}
+	now := a.now()
+	stored, err := a.tokens.Refresh(ctx, digest, now.UnixMilli(), domain.RefreshToken{
+		Hash: next, Expires: now.Add(a.refresh).UnixMilli(),
+	})
+	if err != nil {
+		return domain.Login{}, loginRefusal(err)
+	}
+	u, good, err := a.dir.TokenUser(ctx, stored.User, stored.Family, now.UnixMilli())
+	if err != nil {
+		return domain.Login{}, loginRefusal(err)
+	}
+	if !good || u.Deleted {
+		return domain.Login{}, domain.Errorf(domain.NotAuthenticated, "the login was ended")
+	}
+	t := domain.Tokens{RefreshToken: secret, RefreshExpires: stored.Expires}
+	if t.AccessToken, t.AccessExpires, err = a.minter.mint(ctx, u.ID, stored.Family); err != nil {
+		return domain.Login{}, err
+	}
+	return domain.Login{Tokens: t, User: u}, nil
+}
+
+// Logout ends the login that an access token belongs to: its whole family of tokens, on every node at once. Its
+// errors are not-authenticated, access-denied for keys (which have no login), or the store's.
+func (a *Accounts) Logout(ctx context.Context, accessToken string) error {
+	if _, key := secretDigest(accessToken, apiKeyPrefix); key || a.isAdmin(accessToken) {
+		return domain.Errorf(domain.AccessDenied, "only users log out")
+	}
+	_, t, err := a.bearer(ctx, accessToken)
+	if err != nil {
+		return err
+	}
+	return a.tokens.RevokeFamily(ctx, t.family)
+}
+
+// IssueTokens starts a login of a user without its password, for a backend that has checked the user in its own way.
+// Its errors are access-denied, user-not-found, or the store's.
+func (a *Accounts) IssueTokens(ctx context.Context, p domain.Principal, username domain.Username) (domain.Tokens, error) {
+	u, err := a.administered(ctx, p, username)
+	if err != nil {
+		return domain.Tokens{}, err
+	}
+	return a.start(ctx, u)
+}
+
+// RevokeTokens ends every login of a user. The user itself may do it, and backends. Its errors are those of
+// [Accounts.IssueTokens].
+func (a *Accounts) RevokeTokens(ctx context.Context, p domain.Principal, username domain.Username) error {
+	var (
+		u   domain.User
+		err error
+	)
+	if p.IsUser() && p.Username == username {
+		u, err = a.find(ctx, p, username)
+	} else {
+		u, err = a.administered(ctx, p, username)
+	}
+	if err != nil {
+		return err
+	}
+	return a.end(ctx, u)
+}
+
+// end ends every login of a user, and its sessions.
+func (a *Accounts) end(ctx context.Context, u domain.User) error {
+	if err := a.tokens.RevokeUser(ctx, u.ID, a.now().UnixMilli()); err != nil {
+		return err
+	}
+	a.ended(u.Principal(""))
+	return nil
+}
+
+// start makes the first tokens of a new family.
+func (a *Accounts) start(ctx context.Context, u domain.User) (domain.Tokens, error) {
+	var t domain.Tokens
+	secret, digest, err := newSecret(a.random, refreshPrefix)
+	if err != nil {
+		return domain.Tokens{}, err
+	}
+	first := domain.RefreshToken{Hash: digest, User: u.ID, Expires: a.now().Add(a.refresh).UnixMilli()}
+	if _, err := io.ReadFull(a.random, first.Family[:]); err != nil {
+		return domain.Tokens{}, err
+	}
+	if t.AccessToken, t.AccessExpires, err = a.minter.mint(ctx, u.ID, first.Family); err != nil {
+		return domain.Tokens{}, err
+	}
+	if err := a.tokens.StartFamily(ctx, first); err != nil {
+		return domain.Tokens{}, err
+	}
+	t.RefreshToken, t.RefreshExpires = secret, first.Expires
+	return t, nil
+}

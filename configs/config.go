@@ -1,0 +1,161 @@
+// Package configs is the gateway's configuration: a typed struct with defaults, loaded from a YAML file and the environment.
+//
+// Later sources win: the defaults of [Default], then the file, then environment variables. A key such as mqtt.tcp is the
+// variable PARLEY_MQTT_TCP; PARLEY_MQTT_TCP_FILE names a file to read the value from. Whatever is not a known key is an
+// error that names the nearest one, and all errors are reported at once.
+//
+// To add a setting, add a field here with its default, a rule for it in validate.go, and its line with an explanation in
+// parley.example.yaml; a test keeps the three together. Only app and the commands see this package: other packages have
+// options of their own.
+//
+// The package imports nothing else of this module.
+package configs
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Config is the whole configuration. A Config from [Load] or [Parse] is valid; it is not changed after that.
+type Config struct {
+	Store    Store    `koanf:"store"`
+	MQTT     MQTT     `koanf:"mqtt"`
+	TLS      TLS      `koanf:"tls"`
+	HTTP     HTTP     `koanf:"http"`
+	Metrics  Metrics  `koanf:"metrics"`
+	Admin    Admin    `koanf:"admin"`
+	ACL      ACL      `koanf:"acl"`
+	Limits   Limits   `koanf:"limits"`
+	Login    Login    `koanf:"login"`
+	Log      Log      `koanf:"log"`
+	Shutdown Shutdown `koanf:"shutdown"`
+}
+
+// Store says where everything durable is kept.
+type Store struct {
+	// URL is sqlite://path (relative to the working directory; sqlite:///path is absolute) or postgres://….
+	URL string `koanf:"url" secret:"url"`
+}
+
+// MQTT holds the addresses for MQTT clients, host:port; an empty one is off.
+type MQTT struct {
+	TCP string `koanf:"tcp" kind:"address"`
+	WS  string `koanf:"ws"  kind:"address"` // WebSocket, at the path /mqtt
+	TLS string `koanf:"tls" kind:"address"` // TLS over TCP, with the certificate in Config.TLS
+}
+
+// TLS names the PEM files for the TLS listener.
+type TLS struct {
+	Cert     string `koanf:"cert"`     // certificate chain
+	Key      string `koanf:"key"`      // its private key
+	ClientCA string `koanf:"clientCa"` // if not empty, clients must present a certificate that one of these authorities has signed
+}
+
+// HTTP is the listener of the HTTP API and the console.
+type HTTP struct {
+	Address string `koanf:"address" kind:"address"` // host:port; empty is off
+}
+
+// Metrics is the listener for Prometheus.
+type Metrics struct {
+	Address string `koanf:"address" kind:"address"` // host:port; empty is off
+}
+
+// Admin is the operator's access.
+type Admin struct {
+	// Key is the bearer token of the administrator; empty means that the one kept in the store holds.
+	Key string `koanf:"key" secret:"all"`
+}
+
+// ACL opens plain topics, outside of conversations, to devices.
+type ACL struct {
+	Rules []Rule `koanf:"rules"`
+}
+
+// Rule allows some users to publish or subscribe to some topics. What no rule allows is refused.
+type Rule struct {
+	Users  string   `yaml:"users"`  // pattern for the full user name, with * and ? as in file names
+	Allow  []string `yaml:"allow"`  // publish, subscribe
+	Topics []string `yaml:"topics"` // topic filters; %u is the user name, %c the client id, %a the account
+}
+
+// Limits protect the gateway and its clients from one another. Rates, connections, sessions and outstanding commands have no
+// limit if it is 0.
+type Limits struct {
+	MessagesPerSecond     int           `koanf:"messagesPerSecond"`     // messages of one user, over all devices
+	CommandsPerSecond     int           `koanf:"commandsPerSecond"`     // other commands of one user, over all devices
+	ConnectionsPerAddress int           `koanf:"connectionsPerAddress"` // simultaneous connections from one IP address
+	PacketSize            Size          `koanf:"packetSize"`            // an MQTT packet from a client
+	ConnectTimeout        time.Duration `koanf:"connectTimeout"`        // from accepting a connection to having its CONNECT
+	Participants          int           `koanf:"participants"`          // of one conversation
+	MessageSize           Size          `koanf:"messageSize"`           // a whole message as JSON
+	PartSize              Size          `koanf:"partSize"`              // the body of one inline part
+	TextLength            int           `koanf:"textLength"`            // of a message's text, in characters (Unicode code points)
+	Parts                 int           `koanf:"parts"`                 // of one message
+	ReceiveMaximum        int           `koanf:"receiveMaximum"`        // unacknowledged publishes per session, in each direction
+	Sessions              int           `koanf:"sessions"`              // connected at the same time
+	Outstanding           int           `koanf:"outstanding"`           // commands that wait for their commit, over all sessions
+}
+
+// Login sets what checking passwords costs and how long tokens live.
+type Login struct {
+	Argon2Memory          int           `koanf:"argon2Memory"`          // for one verification, in KiB
+	Argon2Iterations      int           `koanf:"argon2Iterations"`      // passes over that memory
+	ParallelVerifications int           `koanf:"parallelVerifications"` // verifications at the same time; 0 is one per processor
+	AccessTTL             time.Duration `koanf:"accessTtl"`             // life of an access token
+	RefreshTTL            time.Duration `koanf:"refreshTtl"`            // life of a refresh token
+}
+
+// Log sets what is logged and how.
+type Log struct {
+	Level  string `koanf:"level"`  // debug, info, warn, error
+	Format string `koanf:"format"` // text, json
+}
+
+// SlogLevel returns the level as slog has it.
+func (l Log) SlogLevel() slog.Level {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
+		return slog.LevelInfo
+	}
+	return level
+}
+
+// Shutdown sets how a gateway stops.
+type Shutdown struct {
+	Timeout time.Duration `koanf:"timeout"` // for answering what has been accepted and taking leave of the clients
+}
+
+// Default returns the configuration of a gateway that has not been told anything.
+func Default() Config {
+	return Config{
+		Store:   Store{URL: "sqlite://data/parley.db"},
+		MQTT:    MQTT{TCP: "127.0.0.1:1883", WS: "127.0.0.1:8083"},
+		HTTP:    HTTP{Address: "127.0.0.1:8080"},
+		Metrics: Metrics{Address: "127.0.0.1:9100"},
+		Limits: Limits{
+			MessagesPerSecond:     1000,
+			CommandsPerSecond:     500,
+			ConnectionsPerAddress: 10_000,
+			PacketSize:            128 * KiB,
+			ConnectTimeout:        10 * time.Second,
+			Participants:          1000,
+			MessageSize:           64 * KiB,
+			PartSize:              32 * KiB,
+			TextLength:            5000,
+			Parts:                 16,
+			ReceiveMaximum:        64,
+			Sessions:              100_000,
+			Outstanding:           16_384,
+		},
+		Login: Login{
+			Argon2Memory:          19 * 1024,
+			Argon2Iterations:      2,
+			ParallelVerifications: 0,
+			AccessTTL:             48 * time.Hour,
+			RefreshTTL:            720 * time.Hour,
+		},
+		Log:      Log{Level: "info", Format: "text"},
+		Shutdown: Shutdown{Timeout: 10 * time.Second},
+	}
+}

@@ -1,0 +1,226 @@
+package configs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Units of [Size].
+const (
+	KiB Size = 1 << 10
+	MiB Size = 1 << 20
+	GiB Size = 1 << 30
+)
+
+// Size is a number of bytes. In a configuration it is a number, or a number with a unit: 64KiB, 1 MiB.
+type Size int64
+
+// String returns the size with the largest unit that divides it.
+func (s Size) String() string {
+	switch {
+	case s != 0 && s%GiB == 0:
+		return fmt.Sprintf("%dGiB", s/GiB)
+	case s != 0 && s%MiB == 0:
+		return fmt.Sprintf("%dMiB", s/MiB)
+	case s != 0 && s%KiB == 0:
+		return fmt.Sprintf("%dKiB", s/KiB)
+	default:
+		return strconv.FormatInt(int64(s), 10)
+	}
+}
+
+// What a value of each type has to look like, for messages.
+const (
+	wantText     = "text (in quotes, if it looks like a number or a list)"
+	wantNumber   = "a whole number"
+	wantSize     = "a number of bytes, with or without a unit: 65536, 64KiB, 1MiB"
+	wantDuration = "a duration with its unit: 500ms, 10s, 48h"
+	wantRules    = "a list of rules {users: pattern, allow: [publish, subscribe], topics: [filters]}"
+)
+
+// field is one setting.
+type field struct {
+	key    string // such as limits.packetSize
+	index  []int  // of the struct field
+	kind   string // from the struct tag: address, or empty
+	secret string // from the struct tag: all, url, or empty
+}
+
+// fields returns all settings in the order of the struct.
+func fields() []field {
+	var all []field
+	config := reflect.TypeFor[Config]()
+	for i := range config.NumField() {
+		section := config.Field(i)
+		for j := range section.Type.NumField() {
+			f := section.Type.Field(j)
+			all = append(all, field{
+				key:    section.Tag.Get("koanf") + "." + f.Tag.Get("koanf"),
+				index:  []int{i, j},
+				kind:   f.Tag.Get("kind"),
+				secret: f.Tag.Get("secret"),
+			})
+		}
+	}
+	return all
+}
+
+// Keys returns the names of all settings.
+func Keys() []string {
+	var keys []string
+	for _, f := range fields() {
+		keys = append(keys, f.key)
+	}
+	return keys
+}
+
+// variable returns the environment variable of a key.
+func variable(key string) string {
+	return prefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+// get returns the setting's value in c.
+func (f field) get(c *Config) any { return reflect.ValueOf(c).Elem().FieldByIndex(f.index).Interface() }
+
+// set converts a value from YAML or, as text, from the environment, and puts it into c. The error says what is expected.
+func (f field) set(c *Config, value any) error {
+	target := reflect.ValueOf(c).Elem().FieldByIndex(f.index)
+	switch t := target.Addr().Interface().(type) {
+	case *string:
+		s, ok := value.(string)
+		if f.kind == "address" && value == false {
+			// Some writers of YAML take off for a boolean.
+			s, ok = off, true
+		}
+		if !ok {
+			return errors.New(wantText)
+		}
+		if f.kind == "address" && s == off {
+			s = ""
+		}
+		*t = s
+	case *int:
+		n, ok := whole(value)
+		if !ok || n < math.MinInt || n > math.MaxInt {
+			return errors.New(wantNumber)
+		}
+		*t = int(n)
+	case *Size:
+		n, ok := size(value)
+		if !ok {
+			return errors.New(wantSize)
+		}
+		*t = n
+	case *time.Duration:
+		s, ok := value.(string)
+		if !ok {
+			return errors.New(wantDuration)
+		}
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			return errors.New(wantDuration)
+		}
+		*t = d
+	case *[]Rule:
+		rules, err := parseRules(value)
+		if err != nil {
+			return err
+		}
+		*t = rules
+	default:
+		return fmt.Errorf("a type that the loader knows, not %T", t)
+	}
+	return nil
+}
+
+func whole(value any) (int64, bool) {
+	switch v := value.(type) {
+	case int:
+		return int64(v), true
+	case int64:
+		return v, true
+	case string:
+		n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64)
+		return n, err == nil
+	default:
+		return 0, false
+	}
+}
+
+func size(value any) (Size, bool) {
+	if n, ok := whole(value); ok {
+		return Size(n), true
+	}
+	s, ok := value.(string)
+	if !ok {
+		return 0, false
+	}
+	for _, unit := range []struct {
+		name string
+		size Size
+	}{{"KiB", KiB}, {"MiB", MiB}, {"GiB", GiB}, {"B", 1}} {
+		number, found := strings.CutSuffix(s, unit.name)
+		if !found {
+			continue
+		}
+		n, ok := whole(number)
+		if !ok || n > math.MaxInt64/int64(unit.size) || n < math.MinInt64/int64(unit.size) {
+			return 0, false
+		}
+		return Size(n) * unit.size, true
+	}
+	return 0, false
+}
+
+// parseRules converts acl.rules. Text, from the environment, is YAML itself (of which JSON is a part).
+func parseRules(value any) ([]Rule, error) {
+	if text, ok := value.(string); ok {
+		var list any
+		if err := yaml.Unmarshal([]byte(text), &list); err != nil {
+			return nil, fmt.Errorf("%s (%w)", wantRules, err)
+		}
+		value = list
+	}
+	if value == nil {
+		return nil, nil
+	}
+	if _, ok := value.([]any); !ok {
+		return nil, errors.New(wantRules)
+	}
+	// Once more through YAML, strictly: it names whatever it does not know.
+	text, err := yaml.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("%s (%w)", wantRules, err)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	dec.KnownFields(true)
+	var rules []Rule
+	if err := dec.Decode(&rules); err != nil {
+		reason := strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: unmarshal errors:\n"), " in type configs.Rule", "")
+		return nil, fmt.Errorf("%s (%s)", wantRules, strings.Join(strings.Fields(reason), " "))
+	}
+	if len(rules) == 0 {
+		return nil, nil
+	}
+	return rules, nil
+}
+
+// formatDuration is time.Duration.String without zeros that say nothing.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

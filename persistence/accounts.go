@@ -1,0 +1,243 @@
+package persistence
+
+import (
+	"context"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/parley-im/parley/domain"
+)
+
+const (
+	selectAccounts = `SELECT id, name, COALESCE(parent_id, 0), COALESCE(parent_id, id) FROM accounts`
+	insertAccount  = `INSERT INTO accounts (name, parent_id) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`
+
+	selectApplication = `SELECT id FROM applications WHERE account_id = $1 AND name = $2`
+	insertApplication = `INSERT INTO applications (account_id, name) VALUES ($1, $2) ON CONFLICT (account_id, name) DO NOTHING`
+)
+
+func scanAccounts(ctx context.Context, q runner, text string, args ...any) ([]domain.Account, error) {
+	list := []domain.Account{}
+	err := each(ctx, q, func(rows *sqlx.Rows) error {
+		var a domain.Account
+		if err := rows.Scan(&a.ID, &a.Name, &a.Parent, &a.Root); err != nil {
+			return err
+		}
+		list = append(list, a)
+		return nil
+	}, text, args...)
+	return list, err
+}
+
+// account finds an account by name; not-found if there is none.
+func account(ctx context.Context, q runner, name string) (domain.Account, error) {
+	list, err := scanAccounts(ctx, q, selectAccounts+` WHERE name = $1`, name)
+	if err != nil {
+		return domain.Account{}, err
+	}
+	if len(list) == 0 {
+		return domain.Account{}, domain.Errorf(domain.NotFound, "no account %q", name)
+	}
+	return list[0], nil
+}
+
+// ensureAccount finds an account, or makes it as a main account if that is wanted.
+func ensureAccount(ctx context.Context, q runner, name string, makeIt bool) (domain.Account, error) {
+	if makeIt {
+		if _, err := domain.ParseAccountName(name); err != nil {
+			return domain.Account{}, err
+		}
+		if _, err := q.exec(ctx, insertAccount, name, nil); err != nil {
+			return domain.Account{}, err
+		}
+	}
+	return account(ctx, q, name)
+}
+
+// application gives the number of an application, and makes it if that is wanted.
+func application(ctx context.Context, q runner, a domain.Account, name string, makeIt bool) (int64, error) {
+	if makeIt {
+		if _, err := q.exec(ctx, insertApplication, int64(a.ID), name); err != nil {
+			return 0, err
+		}
+	}
+	var id int64
+	found, err := one(ctx, q, []any{&id}, selectApplication, int64(a.ID), name)
+	if err == nil && !found {
+		return 0, domain.Errorf(domain.NotFound, "no application %q in account %q", name, a.Name)
+	}
+	return id, err
+}
+
+// CreateAccount creates a main account, or a child of parent, which must be a main account. Errors: invalid-request,
+// not-found (the parent), already-exists, unavailable, internal.
+func (s *Store) CreateAccount(ctx context.Context, name, parent string) (domain.Account, error) {
+	var a domain.Account
+	err := s.write(ctx, func(q runner) error {
+		if _, err := domain.ParseAccountName(name); err != nil {
+			return err
+		}
+		var parentID any
+		if parent != "" {
+			p, err := account(ctx, q, parent)
+			if err != nil {
+				return err
+			}
+			if p.Parent != 0 {
+				return domain.Errorf(domain.InvalidRequest, "account %q is a child itself and cannot have children", parent)
+			}
+			parentID = int64(p.ID)
+		}
+		n, err := q.exec(ctx, insertAccount, name, parentID)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return domain.Errorf(domain.AlreadyExists, "there is an account %q already", name)
+		}
+		a, err = account(ctx, q, name)
+		return err
+	})
+	return a, err
+}
+
+// Accounts lists the accounts of a tree, or of all trees if root is 0, in the order of their numbers.
+func (s *Store) Accounts(ctx context.Context, root domain.AccountID) ([]domain.Account, error) {
+	var list []domain.Account
+	err := s.read(ctx, func(q runner) error {
+		var err error
+		list, err = scanAccounts(ctx, q, selectAccounts+
+			` WHERE CAST($1 AS bigint) = 0 OR COALESCE(parent_id, id) = CAST($1 AS bigint) ORDER BY id`, int64(root))
+		return err
+	})
+	return list, err
+}
+
+// CreateApplication creates an application. Errors: invalid-request, not-found (the account), already-exists,
+// unavailable, internal.
+func (s *Store) CreateApplication(ctx context.Context, accountName, name string) error {
+	return s.write(ctx, func(q runner) error {
+		if _, err := domain.ParseAccountName(name); err != nil {
+			return err
+		}
+		a, err := account(ctx, q, accountName)
+		if err != nil {
+			return err
+		}
+		n, err := q.exec(ctx, insertApplication, int64(a.ID), name)
+		if err == nil && n == 0 {
+			return domain.Errorf(domain.AlreadyExists, "there is an application %q in account %q already", name, accountName)
+		}
+		return err
+	})
+}
+
+const (
+	insertService = `INSERT INTO services (account_id, name, key_hash, created_at) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (account_id, name) DO NOTHING`
+	rotateService = `UPDATE services SET key_hash = $3 WHERE account_id = $1 AND name = $2`
+	deleteService = `DELETE FROM services WHERE account_id = $1 AND name = $2`
+)
+
+func scanServices(ctx context.Context, q runner, text string, args ...any) ([]domain.Service, error) {
+	list := []domain.Service{}
+	err := each(ctx, q, func(rows *sqlx.Rows) error {
+		var v domain.Service
+		var hash digest
+		if err := rows.Scan(&v.ID, &v.Name, &v.Account, &v.AccountName, &v.Root, &hash, &v.Created); err != nil {
+			return err
+		}
+		v.KeyHash = hash
+		list = append(list, v)
+		return nil
+	}, text, args...)
+	return list, err
+}
+
+// service finds a service by account and name; not-found if there is none.
+func service(ctx context.Context, q runner, a domain.Account, name string) (domain.Service, error) {
+	list, err := scanServices(ctx, q, selectService+` WHERE s.account_id = $1 AND s.name = $2`, int64(a.ID), name)
+	if err != nil {
+		return domain.Service{}, err
+	}
+	if len(list) == 0 {
+		return domain.Service{}, noService(a.Name, name)
+	}
+	return list[0], nil
+}
+
+func noService(account, name string) error {
+	return domain.Errorf(domain.NotFound, "no service %q in account %q", name, account)
+}
+
+// CreateService creates a service whose API key has the SHA-256 digest, and a missing account (as a main account) if
+// makeAccount is set. Errors: invalid-request, not-found (the account), already-exists, unavailable, internal.
+func (s *Store) CreateService(ctx context.Context, accountName, name string, keyHash [32]byte, makeAccount bool) (domain.Service, error) {
+	var v domain.Service
+	err := s.write(ctx, func(q runner) error {
+		if _, err := domain.ParseServiceName(name); err != nil {
+			return err
+		}
+		a, err := ensureAccount(ctx, q, accountName, makeAccount)
+		if err != nil {
+			return err
+		}
+		n, err := q.exec(ctx, insertService, int64(a.ID), name, keyHash[:], time.Now().UnixMilli())
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return domain.Errorf(domain.AlreadyExists, "there is a service %q in account %q already", name, accountName)
+		}
+		v, err = service(ctx, q, a, name)
+		return err
+	})
+	return v, err
+}
+
+// RotateService gives a service another API key; the old one is worthless at once. Errors: not-found, unavailable,
+// internal.
+func (s *Store) RotateService(ctx context.Context, accountName, name string, keyHash [32]byte) (domain.Service, error) {
+	var v domain.Service
+	err := s.write(ctx, func(q runner) error {
+		a, err := account(ctx, q, accountName)
+		if err != nil {
+			return err
+		}
+		if _, err := q.exec(ctx, rotateService, int64(a.ID), name, keyHash[:]); err != nil {
+			return err
+		}
+		v, err = service(ctx, q, a, name)
+		return err
+	})
+	return v, err
+}
+
+// DeleteService removes a service; what it wrote stays, and its number is never given to another. Errors: not-found,
+// unavailable, internal.
+func (s *Store) DeleteService(ctx context.Context, accountName, name string) error {
+	return s.write(ctx, func(q runner) error {
+		a, err := account(ctx, q, accountName)
+		if err != nil {
+			return err
+		}
+		n, err := q.exec(ctx, deleteService, int64(a.ID), name)
+		if err == nil && n == 0 {
+			return noService(accountName, name)
+		}
+		return err
+	})
+}
+
+// Services lists the services of a tree, or of all trees if root is 0, in the order of their numbers.
+func (s *Store) Services(ctx context.Context, root domain.AccountID) ([]domain.Service, error) {
+	var list []domain.Service
+	err := s.read(ctx, func(q runner) error {
+		var err error
+		list, err = scanServices(ctx, q, selectService+
+			` WHERE CAST($1 AS bigint) = 0 OR COALESCE(a.parent_id, a.id) = CAST($1 AS bigint) ORDER BY s.id`, int64(root))
+		return err
+	})
+	return list, err
+}

@@ -1,0 +1,136 @@
+package persistence
+
+import (
+	"context"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/parley-im/parley/domain"
+)
+
+const (
+	selectKeys = `SELECT id, private_key, created_at, ends_at FROM signing_keys ORDER BY created_at, id`
+	insertKey  = `INSERT INTO signing_keys (id, private_key, created_at, ends_at) VALUES ($1, $2, $3, $4)`
+)
+
+// SigningKeys gives all keys, the oldest first, those that have ended but were not cleaned up included.
+func (s *Store) SigningKeys(ctx context.Context) ([]domain.SigningKey, error) {
+	var keys []domain.SigningKey
+	err := s.read(ctx, func(q runner) error {
+		keys = nil
+		return each(ctx, q, func(rows *sqlx.Rows) error {
+			var k domain.SigningKey
+			if err := rows.Scan(&k.ID, &k.Private, &k.Created, &k.Ends); err != nil {
+				return err
+			}
+			keys = append(keys, k)
+			return nil
+		}, selectKeys)
+	})
+	return keys, err
+}
+
+// AddSigningKey adds a key. An id that exists is already-exists.
+func (s *Store) AddSigningKey(ctx context.Context, k domain.SigningKey) error {
+	return s.write(ctx, func(q runner) error {
+		n, err := q.exec(ctx, insertKey+" ON CONFLICT (id) DO NOTHING", k.ID, k.Private, k.Created, k.Ends)
+		if err == nil && n == 0 {
+			return domain.Errorf(domain.AlreadyExists, "there is a signing key %q already", k.ID)
+		}
+		return err
+	})
+}
+
+const (
+	insertFamily = `INSERT INTO token_families (id, user_id, expires_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`
+	insertToken  = `INSERT INTO refresh_tokens (hash, family_id, expires_at) VALUES ($1, $2, $3)`
+	selectToken  = `SELECT t.family_id, t.used, t.expires_at, f.user_id, f.revoked
+		FROM refresh_tokens t JOIN token_families f ON f.id = t.family_id WHERE t.hash = $1`
+	useToken     = `UPDATE refresh_tokens SET used = true WHERE hash = $1`
+	extendFamily = `UPDATE token_families SET expires_at = $2 WHERE id = $1 AND expires_at < $2`
+	revokeFamily = `UPDATE token_families SET revoked = true WHERE id = $1`
+	revokeAll    = `UPDATE token_families SET revoked = true WHERE user_id = $1 AND NOT revoked`
+	tokensFrom   = `UPDATE users SET tokens_from = $2 WHERE id = $1 AND tokens_from < $2`
+)
+
+// StartFamily stores the first refresh token of a login. A family that exists is already-exists.
+func (s *Store) StartFamily(ctx context.Context, t domain.RefreshToken) error {
+	return s.write(ctx, func(q runner) error {
+		n, err := q.exec(ctx, insertFamily, t.Family[:], int64(t.User), t.Expires)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return domain.Errorf(domain.AlreadyExists, "the login is stored already")
+		}
+		_, err = q.exec(ctx, insertToken, t.Hash[:], t.Family[:], t.Expires)
+		return err
+	})
+}
+
+// Refresh exchanges a token that was not used yet: it marks it as used, stores next in its family, and gives next back
+// with Family and User filled in. Any other token is not-authenticated; one that was used before revokes its family, for
+// then two parties have it. now is in milliseconds since 1970.
+//
+// After an error that is unavailable the exchange may have happened; the user must log in again.
+func (s *Store) Refresh(ctx context.Context, hash [32]byte, now int64, next domain.RefreshToken) (domain.RefreshToken, error) {
+	var refused error
+	err := s.write(ctx, func(q runner) error {
+		var family uuid
+		var user, expires int64
+		var used, revoked bool
+		refused = nil
+		found, err := one(ctx, q, []any{&family, &used, &expires, &user, &revoked}, selectToken+s.d.lock, hash[:])
+		switch {
+		case err != nil:
+			return err
+		case !found || revoked:
+			refused = domain.Errorf(domain.NotAuthenticated, "the refresh token is not valid")
+			return nil
+		case used:
+			// Committed, although the caller is refused.
+			refused = domain.Errorf(domain.NotAuthenticated, "the refresh token was used before; the login has ended")
+			_, err = q.exec(ctx, revokeFamily, family[:])
+			return err
+		case expires <= now:
+			refused = domain.Errorf(domain.NotAuthenticated, "the refresh token has expired")
+			return nil
+		}
+		next.Family, next.User = family, domain.UserID(user)
+		if _, err = q.exec(ctx, useToken, hash[:]); err != nil {
+			return err
+		}
+		if _, err = q.exec(ctx, insertToken, next.Hash[:], family[:], next.Expires); err != nil {
+			return err
+		}
+		_, err = q.exec(ctx, extendFamily, family[:], next.Expires)
+		return err
+	})
+	if err == nil {
+		err = refused
+	}
+	if err != nil {
+		return domain.RefreshToken{}, err
+	}
+	return next, nil
+}
+
+// RevokeFamily ends a login: none of its tokens is good any more. An unknown family is nothing to do.
+func (s *Store) RevokeFamily(ctx context.Context, family [16]byte) error {
+	return s.write(ctx, func(q runner) error {
+		_, err := q.exec(ctx, revokeFamily, family[:])
+		return err
+	})
+}
+
+// RevokeUser ends all logins that a user has, and makes access tokens issued up to now (milliseconds since 1970)
+// worthless.
+func (s *Store) RevokeUser(ctx context.Context, id domain.UserID, now int64) error {
+	return s.write(ctx, func(q runner) error {
+		if _, err := q.exec(ctx, tokensFrom, int64(id), now); err != nil {
+			return err
+		}
+		_, err := q.exec(ctx, revokeAll, int64(id))
+		return err
+	})
+}

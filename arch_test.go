@@ -74,6 +74,8 @@ func edges() map[string]map[string]string {
 			"configs": "configures that gateway",
 			"sdk":     "is the load",
 			"domain":  "reads events",
+
+			"persistence/pgtest": "starts the Postgres that it measures against",
 		},
 		"e2e": {
 			"app":     "starts the gateway under test",

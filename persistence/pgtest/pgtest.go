@@ -272,7 +272,8 @@ func (s *Server) Log() string { return s.logFrom(0) }
 func (s *Server) NewDatabase(tb testing.TB) string {
 	tb.Helper()
 	name := fmt.Sprintf("test_%d", s.nextDB.Add(1))
-	if err := s.exec(tb.Context(), "CREATE DATABASE "+pq.QuoteIdentifier(name)); err != nil {
+	address, err := s.CreateDatabase(tb.Context(), name)
+	if err != nil {
 		tb.Fatalf("pgtest: %v", err)
 	}
 	tb.Cleanup(func() {
@@ -285,7 +286,15 @@ func (s *Server) NewDatabase(tb testing.TB) string {
 			tb.Errorf("pgtest: %v", err)
 		}
 	})
-	return s.URL(name)
+	return address
+}
+
+// CreateDatabase creates an empty database and returns its URL. It stays until the server is stopped.
+func (s *Server) CreateDatabase(ctx context.Context, name string) (string, error) {
+	if err := s.exec(ctx, "CREATE DATABASE "+pq.QuoteIdentifier(name)); err != nil {
+		return "", err
+	}
+	return s.URL(name), nil
 }
 
 func (s *Server) exec(ctx context.Context, statement string) error {

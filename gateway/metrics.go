@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/parley-im/parley/domain"
+	"github.com/parley-im/parley/metrics"
 )
 
 // gatewayMetrics are the gateway's own; no label ever carries a user, a conversation or a client id.
@@ -23,10 +24,7 @@ type gatewayMetrics struct {
 }
 
 func newGatewayMetrics(reg prometheus.Registerer, g *Gateway) (*gatewayMetrics, error) {
-	// From 100 µs to 10 s, about three to a factor of ten.
-	latency := []float64{
-		.0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10,
-	}
+	latency := metrics.Latency()
 	m := &gatewayMetrics{
 		sessions: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "parley_sessions", Help: "Connected sessions.",
@@ -39,7 +37,7 @@ func newGatewayMetrics(reg prometheus.Registerer, g *Gateway) (*gatewayMetrics, 
 		}),
 		batchSize: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "parley_commit_batch_commands", Help: "Commands committed in one transaction.",
-			Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512},
+			Buckets: metrics.Counts(),
 		}),
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "parley_commit_duration_seconds", Help: "Time of one attempt to commit a batch.", Buckets: latency,

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -37,8 +38,8 @@ type client struct {
 var errProtocol = errors.New("bench: unexpected packet")
 
 // dial connects, logs in and subscribes at QoS 1 to the filters.
-func dial(addr, clientID, username, password string, filters ...string) (*client, error) {
-	conn, err := net.Dial("tcp", addr)
+func dial(ctx context.Context, addr, clientID, username, password string, filters ...string) (*client, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}

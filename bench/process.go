@@ -32,7 +32,7 @@ type server struct {
 // startGateway starts this very binary as `parley serve` on free ports.
 func startGateway(ctx context.Context, dir, storeURL string) (*server, error) {
 	s := &server{key: "bench-admin-key-0123456789abcdef"}
-	addrs, err := freeAddresses(4)
+	addrs, err := freeAddresses(ctx, 4)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func startGateway(ctx context.Context, dir, storeURL string) (*server, error) {
 		"PARLEY_METRICS_ADDRESS="+addrs[2], "PARLEY_MQTT_WS="+addrs[3], "PARLEY_ADMIN_KEY="+s.key,
 		"PARLEY_LOG_LEVEL=warn",
 	)
-	if err := s.start(dir, env, "serve"); err != nil {
+	if err := s.start(ctx, dir, env, "serve"); err != nil {
 		return nil, err
 	}
 	return s, s.await(ctx, func() bool {
@@ -60,21 +60,21 @@ func startGateway(ctx context.Context, dir, storeURL string) (*server, error) {
 
 // startBareBroker starts the broker library alone, without any of Parley, as another process.
 func startBareBroker(ctx context.Context, dir string) (*server, error) {
-	addrs, err := freeAddresses(1)
+	addrs, err := freeAddresses(ctx, 1)
 	if err != nil {
 		return nil, err
 	}
 	s := &server{mqtt: addrs[0]}
-	if err := s.start(dir, os.Environ(), "bench", "--bare-broker", s.mqtt); err != nil {
+	if err := s.start(ctx, dir, os.Environ(), "bench", "--bare-broker", s.mqtt); err != nil {
 		return nil, err
 	}
 	return s, s.await(ctx, func() bool {
-		conn, err := net.Dial("tcp", s.mqtt)
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.mqtt)
 		return err == nil && conn.Close() == nil
 	})
 }
 
-func (s *server) start(dir string, env []string, args ...string) error {
+func (s *server) start(ctx context.Context, dir string, env []string, args ...string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (s *server) start(dir string, env []string, args ...string) error {
 	if s.log, err = os.CreateTemp(dir, "server-*.log"); err != nil {
 		return err
 	}
-	s.cmd = exec.Command(self, args...)
+	s.cmd = exec.CommandContext(context.WithoutCancel(ctx), self, args...)
 	s.cmd.Env, s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = env, dir, s.log, s.log
 	return s.cmd.Start()
 }
@@ -116,7 +116,7 @@ func (s *server) stop() {
 		if s.cmd.Process.Signal(syscall.Signal(0)) != nil {
 			break
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(50 * time.Millisecond)
 	}
 	_ = s.cmd.Process.Kill()
 	_ = s.log.Close()
@@ -153,10 +153,10 @@ func (s *server) cpu() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100 on every Linux
 }
 
-func freeAddresses(n int) ([]string, error) {
+func freeAddresses(ctx context.Context, n int) ([]string, error) {
 	var addrs []string
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
@@ -265,6 +265,6 @@ func (s *server) populate(ctx context.Context, users int, members [][]int) (*pop
 }
 
 // connect logs in a user's device and subscribes it to everything of its conversations.
-func (s *server) connect(p *population, user int) (*client, error) {
-	return dial(s.mqtt, "bench-"+strconv.Itoa(user), p.names[user], p.tokens[user], "conversations/+/events")
+func (s *server) connect(ctx context.Context, p *population, user int) (*client, error) {
+	return dial(ctx, s.mqtt, "bench-"+strconv.Itoa(user), p.names[user], p.tokens[user], "conversations/+/events")
 }

@@ -30,7 +30,7 @@ type Options struct {
 const warmUp = 2 * time.Second
 
 // text is the content of every message: 200 bytes.
-var text = strings.Repeat("The quick brown fox jumps. ", 8)[:200]
+func text() string { return strings.Repeat("The quick brown fox jumps. ", 8)[:200] }
 
 // Run measures what the options ask for.
 func Run(ctx context.Context, o Options, st *Store) (*Report, error) {
@@ -65,7 +65,7 @@ func Run(ctx context.Context, o Options, st *Store) (*Report, error) {
 }
 
 func message() []byte {
-	b, _ := json.Marshal(map[string]string{"text": text}) // a map of strings always encodes
+	b, _ := json.Marshal(map[string]string{"text": text()}) // a map of strings always encodes
 	return b
 }
 
@@ -76,9 +76,8 @@ func saturate(clients, senders []*client, window int, d time.Duration) (acked, d
 	var readers sync.WaitGroup
 	for _, c := range clients {
 		readers.Go(func() {
-			if err := c.run(); err != nil {
-				failed.CompareAndSwap(nil, &err)
-			}
+			err := c.run()
+			failed.CompareAndSwap(nil, &err)
 		})
 	}
 	for _, c := range senders {
@@ -90,7 +89,7 @@ func saturate(clients, senders []*client, window int, d time.Duration) (acked, d
 			return 0, 0, err
 		}
 	}
-	time.Sleep(warmUp)
+	<-time.After(warmUp)
 	count := func() (a, b int64) {
 		for _, c := range clients {
 			a, b = a+c.acked.Load(), b+c.delivered.Load()
@@ -99,7 +98,7 @@ func saturate(clients, senders []*client, window int, d time.Duration) (acked, d
 	}
 	begin := time.Now()
 	a0, d0 := count()
-	time.Sleep(d)
+	<-time.After(d)
 	a1, d1 := count()
 	elapsed := time.Since(begin).Seconds()
 	if e := failed.Load(); e != nil {
@@ -147,7 +146,7 @@ func send(ctx context.Context, o Options, st *Store, r *Report, direct float64) 
 	} {
 		var clients []*client
 		for i := range load.connections {
-			c, err := dial(s.mqtt, "send-"+strconv.Itoa(i), p.names[i], p.tokens[i])
+			c, err := dial(ctx, s.mqtt, "send-"+strconv.Itoa(i), p.names[i], p.tokens[i])
 			if err != nil {
 				closeAll(clients)
 				return err
@@ -234,7 +233,7 @@ func (s *server) groupClients(ctx context.Context) (clients, senders []*client, 
 		return nil, nil, err
 	}
 	for u := range groups * groupSize {
-		c, err := s.connect(p, u)
+		c, err := s.connect(ctx, p, u)
 		if err != nil {
 			closeAll(clients)
 			return nil, nil, err
@@ -257,7 +256,7 @@ func bareGroup(ctx context.Context, dir string, d time.Duration) (acked, deliver
 	var clients, senders []*client
 	for u := range groups * groupSize {
 		topic := "groups/" + strconv.Itoa(u/groupSize)
-		c, err := dial(s.mqtt, "bare-"+strconv.Itoa(u), "", "", topic)
+		c, err := dial(ctx, s.mqtt, "bare-"+strconv.Itoa(u), "", "", topic)
 		if err != nil {
 			closeAll(clients)
 			return 0, 0, err
@@ -378,7 +377,7 @@ func idle(ctx context.Context, o Options, st *Store, r *Report) error {
 	var clients []*client
 	defer func() { closeAll(clients) }()
 	for u := range n {
-		c, err := s.connect(p, u)
+		c, err := s.connect(ctx, p, u)
 		if err != nil {
 			return err
 		}

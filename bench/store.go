@@ -179,10 +179,11 @@ func (s *Store) bareCommit(ctx context.Context) (_ time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
+	defer func() { err = errors.Join(err, statement.Close()) }()
 	times := make([]time.Duration, 0, 2000)
 	for range 2000 {
 		begin := time.Now()
-		if _, err := statement.ExecContext(ctx, text); err != nil {
+		if _, err := statement.ExecContext(ctx, text()); err != nil {
 			return 0, err
 		}
 		times = append(times, time.Since(begin))

@@ -134,8 +134,8 @@ func Default() Config {
 		HTTP:    HTTP{Address: "127.0.0.1:8080"},
 		Metrics: Metrics{Address: "127.0.0.1:9100"},
 		Limits: Limits{
-			MessagesPerSecond:     1000,
-			CommandsPerSecond:     500,
+			MessagesPerSecond:     0,
+			CommandsPerSecond:     0,
 			ConnectionsPerAddress: 10_000,
 			PacketSize:            128 * KiB,
 			ConnectTimeout:        10 * time.Second,

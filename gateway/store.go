@@ -56,19 +56,32 @@ type Tokens interface {
 
 // Registry administers users, services and accounts. Any goroutine may call it.
 type Registry interface {
+	UserRegistry
+	ServiceRegistry
+	AccountRegistry
+}
+
+// UserRegistry administers users.
+type UserRegistry interface {
 	CreateUser(ctx context.Context, u domain.NewUser) (domain.User, error)
 	UpdateUser(ctx context.Context, id domain.UserID, patch domain.UserPatch) (domain.User, error)
 	// DeleteUser marks a user as deleted: it keeps its number and name, loses its password and tokens.
 	DeleteUser(ctx context.Context, id domain.UserID) error
 	FindUsers(ctx context.Context, refs []domain.UserRef) ([]domain.User, error)
 	SearchUsers(ctx context.Context, q domain.UserQuery) ([]domain.User, error)
+}
 
+// ServiceRegistry administers services.
+type ServiceRegistry interface {
 	// CreateService makes a missing account only if makeAccount is set.
 	CreateService(ctx context.Context, account, name string, keyHash [32]byte, makeAccount bool) (domain.Service, error)
 	RotateService(ctx context.Context, account, name string, keyHash [32]byte) (domain.Service, error)
 	DeleteService(ctx context.Context, account, name string) error
 	Services(ctx context.Context, root domain.AccountID) ([]domain.Service, error)
+}
 
+// AccountRegistry administers accounts and their applications.
+type AccountRegistry interface {
 	CreateAccount(ctx context.Context, name, parent string) (domain.Account, error)
 	Accounts(ctx context.Context, root domain.AccountID) ([]domain.Account, error)
 	CreateApplication(ctx context.Context, account, name string) error

@@ -70,10 +70,8 @@ func edges() map[string]map[string]string {
 			"domain": "speaks the same wire format as the gateway",
 		},
 		"bench": {
-			"app":     "starts a gateway in the process when it is not given a remote one",
-			"configs": "configures that gateway",
-			"sdk":     "is the load",
-			"domain":  "reads events",
+			"domain":      "makes the messages that it appends",
+			"persistence": "measures the store without a gateway",
 
 			"persistence/pgtest": "starts the Postgres that it measures against",
 		},

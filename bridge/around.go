@@ -44,21 +44,33 @@ func (a *api) around(rt route, hc huma.Context, next func(huma.Context)) {
 		}
 	}
 
-	req := r.WithContext(context.WithValue(ctx, callerKey{}, c))
-	if body != nil {
-		req.Header = r.Header.Clone()
-		req.Header.Set("Content-Type", "application/json")
-	}
-	run := func(w http.ResponseWriter) {
-		// Fresh for each run: the body is read anew.
-		req.Body = io.NopCloser(bytes.NewReader(body))
-		next(&exchange{inner: humago.NewContext(hc.Operation(), req, w)})
+	if body != nil && hc.Operation().RequestBody == nil {
+		if err := decode(body, &struct{}{}); err != nil {
+			problem(http.StatusBadRequest, domain.InvalidRequest, err.Error()).write(w)
+			return
+		}
 	}
 	if c.key == "" {
-		run(w)
+		serve(ctx, r, w, c, body, hc, next)
 		return
 	}
-	a.once(req, w, rt, c, body, run)
+	a.once(r, w, rt, c, body, func(w http.ResponseWriter) {
+		// Once begun, the request goes on without its client: the answer must be there when it asks again.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		defer cancel()
+		serve(ctx, r, w, c, body, hc, next)
+	})
+}
+
+// serve passes a request on to huma and its handler.
+func serve(ctx context.Context, r *http.Request, w http.ResponseWriter, c caller, body []byte, hc huma.Context, next func(huma.Context)) {
+	req := r.WithContext(context.WithValue(ctx, callerKey{}, c))
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	if body != nil {
+		req.Header = r.Header.Clone()
+		req.Header.Set("Content-Type", "application/json") // however the client spelt it
+	}
+	next(&exchange{inner: humago.NewContext(hc.Operation(), req, w)})
 }
 
 // identify proves who makes a request.

@@ -103,9 +103,8 @@ type (
 func operationsOf(doc *huma.OpenAPI, tag string) []docsOperation {
 	var found []docsOperation
 	for _, path := range slices.Sorted(maps.Keys(doc.Paths)) {
-		item := doc.Paths[path]
-		for _, op := range [...]*huma.Operation{item.Get, item.Post, item.Patch, item.Delete} {
-			if op == nil || !slices.Contains(op.Tags, tag) {
+		for _, op := range operations(doc.Paths[path]) {
+			if !slices.Contains(op.Tags, tag) {
 				continue
 			}
 			o := docsOperation{
@@ -157,7 +156,7 @@ func typeOf(s *huma.Schema) docsType {
 	case s == nil:
 		return docsType{Text: "anything"}
 	case s.Ref != "":
-		return docsType{Ref: s.Ref[strings.LastIndexByte(s.Ref, '/')+1:]}
+		return docsType{Ref: refName(s.Ref)}
 	case s.Type == huma.TypeArray:
 		t := typeOf(s.Items)
 		t.Text = strings.TrimSpace("list of " + t.Text)

@@ -3,9 +3,13 @@ package bridge
 import (
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/parley-im/parley/domain"
 )
 
 const (
@@ -28,15 +32,7 @@ func (a *api) describe() error {
 	doc.Tags = []*huma.Tag{
 		{Name: tagLogin}, {Name: tagUsers}, {Name: tagConversations}, {Name: tagAccounts}, {Name: tagOperation},
 	}
-	for _, s := range doc.Components.Schemas.Map() {
-		settle(s)
-	}
-	if user := doc.Components.Schemas.Map()["User"]; user != nil {
-		// What only the user itself sees is an embedded pointer, whose fields huma takes for always present.
-		user.Required = slices.DeleteFunc(user.Required, func(name string) bool {
-			return name == "conversationsList" || name == "leaveConversationList" || name == "notifications"
-		})
-	}
+	tidy(doc)
 	spec, err := json.Marshal(doc)
 	if err != nil {
 		return err
@@ -59,16 +55,76 @@ func (a *api) describe() error {
 	return nil
 }
 
-// settle corrects what huma cannot know: arrays of ours are never null.
-func settle(s *huma.Schema) {
+// tidy corrects what huma cannot know of our types.
+func tidy(doc *huma.OpenAPI) {
+	schemas := doc.Components.Schemas.Map()
+	if user := schemas["User"]; user != nil {
+		// What only the user itself sees is an embedded pointer, whose fields huma takes for always present.
+		for f := range reflect.TypeFor[domain.Own]().Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			user.Required = slices.DeleteFunc(user.Required, func(s string) bool { return s == name })
+		}
+	}
+	asked := make(map[string]bool)
+	for _, item := range doc.Paths {
+		for _, op := range operations(item) {
+			if op.RequestBody != nil {
+				for _, m := range op.RequestBody.Content {
+					reach(schemas, m.Schema, asked)
+				}
+			}
+			for _, r := range op.Responses {
+				for _, m := range r.Content {
+					neverNull(m.Schema)
+				}
+			}
+		}
+	}
+	for name, s := range schemas {
+		neverNull(s)
+		if !asked[name] {
+			// Answers may grow; requests are checked for fields that nobody knows.
+			s.AdditionalProperties = nil
+		}
+	}
+}
+
+// operations gives the operations of a path.
+func operations(item *huma.PathItem) []*huma.Operation {
+	all := []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete}
+	return slices.DeleteFunc(all, func(op *huma.Operation) bool { return op == nil })
+}
+
+// reach notes the names of all schemas that a schema is made of.
+func reach(schemas map[string]*huma.Schema, s *huma.Schema, names map[string]bool) {
+	if s == nil {
+		return
+	}
+	if s.Ref != "" {
+		name := refName(s.Ref)
+		if !names[name] {
+			names[name] = true
+			reach(schemas, schemas[name], names)
+		}
+	}
+	reach(schemas, s.Items, names)
+	for _, p := range s.Properties {
+		reach(schemas, p, names)
+	}
+}
+
+func refName(ref string) string { return ref[strings.LastIndexByte(ref, '/')+1:] }
+
+// neverNull says so of the arrays in a schema: in ours, none is written as an empty one or left out.
+func neverNull(s *huma.Schema) {
 	if s == nil {
 		return
 	}
 	if s.Type == huma.TypeArray {
 		s.Nullable = false
-		settle(s.Items)
+		neverNull(s.Items)
 	}
 	for _, p := range s.Properties {
-		settle(p)
+		neverNull(p)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"strings"
 
@@ -14,7 +15,7 @@ import (
 
 // Problem is a refusal as HTTP shows it: RFC 9457 with the code and number of protocol.md section 7. It is the body
 // of every answer with a status from 400 on, whoever refused.
-type Problem struct {
+type Problem struct { //nolint:errname // the name that RFC 9457 and the OpenAPI document have for it
 	Type         string               `json:"type" format:"uri-reference" doc:"Where the code is described."`
 	Title        string               `json:"title" doc:"The code in words."`
 	Code         domain.Code          `json:"code" doc:"Name of the refusal; stable, made for programs."`
@@ -96,9 +97,7 @@ func (p *Problem) GetHeaders() http.Header {
 // write answers with the problem.
 func (p *Problem) write(w http.ResponseWriter) {
 	h := w.Header()
-	for name, values := range p.GetHeaders() {
-		h[name] = values
-	}
+	maps.Copy(h, p.GetHeaders())
 	h.Set("Content-Type", problemType)
 	w.WriteHeader(p.Status)
 	// The client may have gone; there is nobody left to tell.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net/http"
 	"path"
@@ -99,7 +100,7 @@ func wantedID(h http.Header) string {
 // rescue answers for a handler that panicked.
 func (a *api) rescue(w *response, r *http.Request, thrown any) {
 	w.torn = w.status != 0
-	if thrown == http.ErrAbortHandler || r.Context().Err() != nil {
+	if err, _ := thrown.(error); errors.Is(err, http.ErrAbortHandler) || r.Context().Err() != nil {
 		w.torn = true
 		return // the client has gone: that is what huma panics about when it cannot write
 	}

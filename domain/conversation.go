@@ -49,6 +49,13 @@ func (p Permissions) effective() Permissions {
 	return p
 }
 
+// exceeds reports whether p holds a right that q does not.
+func (p Permissions) exceeds(q Permissions) bool {
+	return p.CanRead && !q.CanRead || p.CanWrite && !q.CanWrite || p.CanEdit && !q.CanEdit || p.CanRemove && !q.CanRemove ||
+		p.CanManageParticipants && !q.CanManageParticipants || p.CanEditAll && !q.CanEditAll ||
+		p.CanRemoveAll && !q.CanRemoveAll || p.IsOwner && !q.IsOwner
+}
+
 // PermissionsPatch is the request form of permissions: what is absent keeps its default.
 type PermissionsPatch struct {
 	CanRead               *bool `json:"canRead,omitempty"`

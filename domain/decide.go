@@ -146,8 +146,10 @@ func (h *Heads) event(t EventType, p Principal, c Command) *Event {
 
 // find gives the user that a reference names, if p may know of it.
 func (h *Heads) find(r UserRef, p Principal) (User, error) {
-	for _, u := range h.Users {
-		if r.Is(u) && p.Sees(u.Root) {
+	for i := range h.Users {
+		if r.Is(h.Users[i]) && p.Sees(h.Users[i].Root) {
+			u := h.Users[i]
+			u.Own = nil // what only the user itself may see comes from Heads.Self alone
 			return u, nil
 		}
 	}

@@ -224,17 +224,20 @@ func (c *GetConversations) check(Limits) error {
 	if n := len(c.ids()); n == 0 || n > maxConversations {
 		return Errorf(InvalidRequest, "ask for 1 to %d conversations", maxConversations)
 	}
+	if slices.ContainsFunc(c.ids(), ConversationID.IsZero) {
+		return Errorf(InvalidRequest, "one of the uuids is missing")
+	}
 	return nil
 }
 
 func (c *GetConversations) decide(h *Heads, p Principal) (Decision, error) {
 	found := []*Conversation{}
 	for _, id := range c.ids() {
-		i := slices.IndexFunc(h.Conversations, func(conv *Conversation) bool { return conv.ID == id })
-		if i < 0 {
-			return Decision{}, Errorf(ConversationNotFound, "no conversation %s", id)
+		var there *Conversation
+		if i := slices.IndexFunc(h.Conversations, func(conv *Conversation) bool { return conv.ID == id }); i >= 0 {
+			there = h.Conversations[i]
 		}
-		conv, err := h.look(h.Conversations[i], p)
+		conv, err := h.look(there, p)
 		if err != nil {
 			return Decision{}, err
 		}
@@ -324,6 +327,9 @@ func (c *AddParticipants) decide(h *Heads, p Principal) (Decision, error) {
 		}
 		if part.Permissions.IsOwner && !mine.IsOwner {
 			return Decision{}, Errorf(AccessDenied, "only an owner makes owners")
+		}
+		if !mine.CanManageParticipants && part.Permissions.exceeds(conv.Permissions) {
+			return Decision{}, Errorf(AccessDenied, "only who manages participants gives more than the conversation's defaults")
 		}
 		conv.Participants = append(conv.Participants, part)
 		added = append(added, part)

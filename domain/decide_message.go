@@ -1,7 +1,5 @@
 package domain
 
-import "slices"
-
 // SendMessage sends a message to a conversation (protocol.md section 6).
 type SendMessage struct {
 	Conversation ConversationID `json:"conversation"`
@@ -36,12 +34,8 @@ func (c *SendMessage) decide(h *Heads, p Principal) (Decision, error) {
 	if r, ok := rights(conv, p); !ok || !r.CanWrite {
 		return Decision{}, Errorf(AccessDenied, "you may not write in this conversation")
 	}
-	if c.Mentions != nil {
-		for _, name := range c.Mentions.Users {
-			if !slices.ContainsFunc(conv.Participants, func(q Participant) bool { return q.Username == name }) {
-				return Decision{}, Errorf(NotParticipant, "%s is mentioned but takes no part", name)
-			}
-		}
+	if name, ok := c.mentionsOutsider(conv); ok {
+		return Decision{}, Errorf(NotParticipant, "%s is mentioned but takes no part", name)
 	}
 	e := h.event(EventSendMessage, p, c)
 	e.Conversation, e.ClientID = conv.ID, c.ClientID
@@ -57,6 +51,27 @@ func (c *SendMessage) decide(h *Heads, p Principal) (Decision, error) {
 		}
 	}
 	return Decision{Events: []*Event{e}, Result: Result{Message: e.Message}}, nil
+}
+
+// mentionsOutsider gives the first user mentioned who takes no part in conv. The work grows with the sum of mentions
+// and participants, not with their product: both come from clients.
+func (c *SendMessage) mentionsOutsider(conv *Conversation) (Username, bool) {
+	if c.Mentions == nil || len(c.Mentions.Users) == 0 {
+		return "", false
+	}
+	outside := make(map[Username]struct{}, len(c.Mentions.Users))
+	for _, name := range c.Mentions.Users {
+		outside[name] = struct{}{}
+	}
+	for i := range conv.Participants {
+		delete(outside, conv.Participants[i].Username)
+	}
+	for _, name := range c.Mentions.Users {
+		if _, ok := outside[name]; ok {
+			return name, true
+		}
+	}
+	return "", false
 }
 
 // RetransmitEvents asks for a stretch of a conversation's log by exactly two of its three arguments.
@@ -118,6 +133,8 @@ func errCountTooLarge() *Error {
 	return e
 }
 
+func errAfterLast(last Seq) *Error { return Errorf(SequenceOutOfRange, "the last event is %d", last) }
+
 func (c *RetransmitEvents) decide(h *Heads, p Principal) (Decision, error) {
 	conv, err := h.visible(p)
 	if err != nil {
@@ -129,15 +146,18 @@ func (c *RetransmitEvents) decide(h *Heads, p Principal) (Decision, error) {
 	}
 	page := Page{Conversation: conv.ID, Only: only}
 	switch {
+	case c.From != nil && Seq(*c.From) > last:
+		// Before anything is added to a number that may be the largest there is.
+		return Decision{}, errAfterLast(last)
 	case c.Count == nil:
 		page.From, page.To = Seq(*c.From), Seq(*c.To)
 	case c.From != nil:
-		page.From, page.To = Seq(*c.From), min(Seq(*c.From+*c.Count-1), max(last, Seq(*c.From)))
+		page.From, page.To = Seq(*c.From), min(Seq(*c.From+*c.Count-1), last)
 	default:
 		page.From, page.To = max(Seq(*c.To-*c.Count+1), 1), Seq(*c.To)
 	}
 	if page.To > last {
-		return Decision{}, Errorf(SequenceOutOfRange, "the last event is %d", last)
+		return Decision{}, errAfterLast(last)
 	}
 	return Decision{Page: &page, Result: Result{Events: []*Event{}, From: page.From, To: page.To}}, nil
 }
@@ -161,7 +181,8 @@ func (h *Heads) readable(conv *Conversation, p Principal) (last Seq, only []Inte
 		last = past[len(past)-1].To
 	}
 	if conv.Uber {
-		only = past
+		// Never nil, which would mean everything.
+		only = append([]Interval{}, past...)
 	}
 	return last, only, nil
 }

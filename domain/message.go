@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -48,15 +49,58 @@ func canonical(o RawObject) string {
 	if len(o) == 0 {
 		return "{}"
 	}
+	d := json.NewDecoder(bytes.NewReader(o))
+	d.UseNumber() // a float64 would make different large numbers one
 	var v any
-	if json.Unmarshal(o, &v) != nil {
+	if d.Decode(&v) != nil {
 		return string(o)
 	}
-	b, err := json.Marshal(v)
+	b, err := json.Marshal(plainNumbers(v))
 	if err != nil {
 		return string(o)
 	}
 	return string(b)
+}
+
+// plainNumbers replaces the numbers in a JSON value by the one spelling that each has: an integer without zeros at its
+// end, and an exponent.
+func plainNumbers(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for name := range v {
+			v[name] = plainNumbers(v[name])
+		}
+	case []any:
+		for i := range v {
+			v[i] = plainNumbers(v[i])
+		}
+	case json.Number:
+		return plainNumber(v)
+	}
+	return v
+}
+
+func plainNumber(n json.Number) json.Number {
+	digits, exponent, _ := strings.Cut(strings.ToLower(n.String()), "e")
+	digits, negative := strings.CutPrefix(digits, "-")
+	whole, fraction, _ := strings.Cut(digits, ".")
+	digits = strings.TrimLeft(whole+fraction, "0")
+	significant := strings.TrimRight(digits, "0")
+	if significant == "" {
+		return "0"
+	}
+	e := int64(0)
+	if exponent != "" {
+		var err error
+		if e, err = strconv.ParseInt(exponent, 10, 32); err != nil {
+			return n // beyond all use: its spelling stands for it
+		}
+	}
+	e += int64(len(digits) - len(significant) - len(fraction))
+	if negative {
+		significant = "-" + significant
+	}
+	return json.Number(significant + "e" + strconv.FormatInt(e, 10))
 }
 
 // Part is one piece of a message: inline text, inline binary in base64, or a reference to content elsewhere.

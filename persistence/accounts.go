@@ -105,7 +105,7 @@ func (s *Store) CreateAccount(ctx context.Context, name, parent string) (domain.
 // Accounts lists the accounts of a tree, or of all trees if root is 0, in the order of their numbers.
 func (s *Store) Accounts(ctx context.Context, root domain.AccountID) ([]domain.Account, error) {
 	var list []domain.Account
-	err := s.read(ctx, func(q runner) error {
+	err := s.read(func(q runner) error {
 		var err error
 		list, err = scanAccounts(ctx, q, selectAccounts+
 			` WHERE CAST($1 AS bigint) = 0 OR COALESCE(parent_id, id) = CAST($1 AS bigint) ORDER BY id`, int64(root))
@@ -233,7 +233,7 @@ func (s *Store) DeleteService(ctx context.Context, accountName, name string) err
 // Services lists the services of a tree, or of all trees if root is 0, in the order of their numbers.
 func (s *Store) Services(ctx context.Context, root domain.AccountID) ([]domain.Service, error) {
 	var list []domain.Service
-	err := s.read(ctx, func(q runner) error {
+	err := s.read(func(q runner) error {
 		var err error
 		list, err = scanServices(ctx, q, selectService+
 			` WHERE CAST($1 AS bigint) = 0 OR COALESCE(a.parent_id, a.id) = CAST($1 AS bigint) ORDER BY s.id`, int64(root))

@@ -3,6 +3,8 @@ package persistence
 import (
 	"bytes"
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -102,23 +104,25 @@ func (b *batch) placements() []domain.Placement {
 const callAppend = `SELECT ordinal, status, seq FROM append_events_v1($1::uuid[], $2::integer[], $3::bigint[], $4::bigint[],
 	$5::text[], $6::integer[], $7::bigint[], $8::bytea[])`
 
+const callAppendOne = `SELECT status, seq FROM append_event_v1($1::uuid, $2::bigint, $3::bigint, $4::text, $5::integer, $6::bigint,
+	$7::bytea)`
+
 // call appends the batch by the server's function.
 func (b *batch) call(ctx context.Context, q runner) error {
+	if len(b.pos) == 1 {
+		return b.callOne(ctx, q)
+	}
 	answers := 0
 	err := each(ctx, q, func(rows *sqlx.Rows) error {
 		var ordinal, status int64
-		var seq *int64
+		var seq sql.NullInt64
 		if err := rows.Scan(&ordinal, &status, &seq); err != nil {
 			return err
 		}
 		if ordinal < 1 || int(ordinal) > len(b.results) {
 			return fmt.Errorf("append_events_v1 answers for draft %d of %d", ordinal, len(b.results))
 		}
-		p := domain.Placement{Status: domain.PlacementStatus(status)}
-		if seq != nil {
-			p.Seq = domain.Seq(*seq)
-		}
-		b.results[ordinal-1] = p
+		b.results[ordinal-1] = domain.Placement{Status: domain.PlacementStatus(status), Seq: domain.Seq(seq.Int64)}
 		answers++
 		return nil
 	}, callAppend, uuidArray(b.keys), intArray(b.pos), bigintArray(b.versions), bigintArray(b.senders), textArray(b.clients),
@@ -126,6 +130,19 @@ func (b *batch) call(ctx context.Context, q runner) error {
 	if err == nil && answers != len(b.results) {
 		err = fmt.Errorf("append_events_v1 answers for %d drafts of %d", answers, len(b.results))
 	}
+	return err
+}
+
+// callOne is call for a single draft.
+func (b *batch) callOne(ctx context.Context, q runner) error {
+	var status int64
+	var seq sql.NullInt64
+	found, err := one(ctx, q, []any{&status, &seq}, callAppendOne, b.keys[0][:], b.versions[0], b.senders[0], b.clients[0],
+		int64(b.kinds[0]), b.times[0], b.payloads[0])
+	if err == nil && !found {
+		err = errors.New("append_event_v1 gives no answer")
+	}
+	b.results[0] = domain.Placement{Status: domain.PlacementStatus(status), Seq: domain.Seq(seq.Int64)}
 	return err
 }
 

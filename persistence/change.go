@@ -150,7 +150,7 @@ func (s *Store) decide(ctx context.Context, q runner, r *domain.ChangeRequest) (
 	for n := 1; ; n++ {
 		d, err := r.Decide(h)
 		if err != nil {
-			return domain.Changed{Err: err}, nil
+			return domain.Changed{Err: err}, nil //nolint:nilerr // A refusal is an outcome, not a failure.
 		}
 		w := &writing{s: s, q: q, key: r.Key, before: before, after: d.Conversation, d: &d}
 		if before != nil {

@@ -32,8 +32,9 @@ func kindOf(t domain.EventType) (int64, error) {
 		return kindEditMessage, nil
 	case domain.EventRemoveMessage:
 		return kindRemoveMessage, nil
+	default:
+		return 0, fmt.Errorf("an event of type %q cannot be stored", t)
 	}
-	return 0, fmt.Errorf("an event of type %q cannot be stored", t)
 }
 
 // The bits of a column of permissions.

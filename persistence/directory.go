@@ -7,7 +7,7 @@ import (
 	"github.com/parley-im/parley/domain"
 )
 
-const selectCredential = `SELECT u.id, u.username, u.display_name, u.custom_data, u.deleted, u.created_at, a.id AS account_id,
+const selectLogin = `SELECT u.id, u.username, u.display_name, u.custom_data, u.deleted, u.created_at, a.id AS account_id,
 	COALESCE(a.parent_id, a.id) AS root_id, u.password_hash
 	FROM users u JOIN applications p ON p.id = u.application_id JOIN accounts a ON a.id = p.account_id WHERE u.username = $1`
 
@@ -15,11 +15,11 @@ const selectCredential = `SELECT u.id, u.username, u.display_name, u.custom_data
 // marked as deleted. Errors: user-not-found, unavailable, internal.
 func (s *Store) Credential(ctx context.Context, name domain.Username) (domain.Credential, error) {
 	var c domain.Credential
-	err := s.read(ctx, func(q runner) error {
+	err := s.read(func(q runner) error {
 		var r userRow
 		found, err := one(ctx, q, []any{
 			&r.ID, &r.Username, &r.DisplayName, &r.CustomData, &r.Deleted, &r.CreatedAt, &r.AccountID, &r.RootID, &c.PasswordHash,
-		}, selectCredential, string(name))
+		}, selectLogin, string(name))
 		if err == nil && !found {
 			return domain.Errorf(domain.UserNotFound, "no user %q", name)
 		}
@@ -32,7 +32,7 @@ func (s *Store) Credential(ctx context.Context, name domain.Username) (domain.Cr
 	return c, nil
 }
 
-const selectTokenUser = `SELECT u.id, u.username, u.display_name, u.custom_data, u.deleted, u.created_at, a.id AS account_id,
+const selectAccess = `SELECT u.id, u.username, u.display_name, u.custom_data, u.deleted, u.created_at, a.id AS account_id,
 	COALESCE(a.parent_id, a.id) AS root_id, u.tokens_from, f.revoked
 	FROM users u JOIN applications p ON p.id = u.application_id JOIN accounts a ON a.id = p.account_id
 	LEFT JOIN token_families f ON f.id = $2 AND f.user_id = u.id
@@ -43,13 +43,13 @@ const selectTokenUser = `SELECT u.id, u.username, u.display_name, u.custom_data,
 // known and not revoked. A zero family is no login, only the time counts then. Errors: user-not-found, unavailable,
 // internal.
 func (s *Store) TokenUser(ctx context.Context, id domain.UserID, family [16]byte, issued int64) (u domain.User, good bool, err error) {
-	err = s.read(ctx, func(q runner) error {
+	err = s.read(func(q runner) error {
 		var r userRow
 		var from int64
 		var revoked sql.NullBool
 		found, err := one(ctx, q, []any{
 			&r.ID, &r.Username, &r.DisplayName, &r.CustomData, &r.Deleted, &r.CreatedAt, &r.AccountID, &r.RootID, &from, &revoked,
-		}, selectTokenUser, int64(id), family[:])
+		}, selectAccess, int64(id), family[:])
 		if err == nil && !found {
 			return domain.Errorf(domain.UserNotFound, "no user %d", id)
 		}
@@ -70,7 +70,7 @@ const selectService = `SELECT s.id, s.name, s.account_id, a.name, COALESCE(a.par
 // ServiceByKey gives the service whose API key has the SHA-256 digest. Errors: not-found, unavailable, internal.
 func (s *Store) ServiceByKey(ctx context.Context, keyHash [32]byte) (domain.Service, error) {
 	var list []domain.Service
-	err := s.read(ctx, func(q runner) error {
+	err := s.read(func(q runner) error {
 		var err error
 		list, err = scanServices(ctx, q, selectService+" WHERE s.key_hash = $1", keyHash[:])
 		if err == nil && len(list) == 0 {

@@ -24,7 +24,7 @@ func (s *Store) Events(ctx context.Context, c domain.ConversationID, after, upto
 		return nil, nil
 	}
 	var list []*domain.Event
-	err := s.read(ctx, func(q runner) error {
+	err := s.read(func(q runner) error {
 		var err error
 		list, err = s.events(ctx, q, c, after, upto)
 		return err
@@ -69,7 +69,7 @@ func scanEvents(ctx context.Context, q runner, c domain.ConversationID, text str
 // and Limits are left to the caller. Errors are unavailable or internal.
 func (s *Store) Heads(ctx context.Context, p domain.Principal, needs domain.Needs) (*domain.Heads, error) {
 	var h *domain.Heads
-	err := s.read(ctx, func(q runner) error {
+	err := s.read(func(q runner) error {
 		var err error
 		h, _, err = s.heads(ctx, q, p, needs)
 		return err

@@ -182,12 +182,12 @@ func (s *Store) conversations(ctx context.Context, q runner, ids []domain.Conver
 func (s *Store) participants(ctx context.Context, q runner, l *loaded, set any) (moved bool, err error) {
 	err = each(ctx, q, func(rows *sqlx.Rows) error {
 		var (
-			id                                            uuid
-			version                                       int64
-			user, perms, read, delivered, joined, postion sql.NullInt64
-			name                                          sql.NullString
+			id                                             uuid
+			version                                        int64
+			user, perms, read, delivered, joined, position sql.NullInt64
+			name                                           sql.NullString
 		)
-		if err := rows.Scan(&id, &version, &user, &name, &perms, &read, &delivered, &joined, &postion); err != nil {
+		if err := rows.Scan(&id, &version, &user, &name, &perms, &read, &delivered, &joined, &position); err != nil {
 			return err
 		}
 		c := l.conversations[domain.ConversationID(id)]
@@ -205,7 +205,7 @@ func (s *Store) participants(ctx context.Context, q runner, l *loaded, set any) 
 			Permissions: unpackPermissions(perms.Int64), LastRead: domain.Seq(read.Int64),
 			LastDelivered: domain.Seq(delivered.Int64), JoinedSeq: domain.Seq(joined.Int64),
 		})
-		l.positions[c.ID] = append(l.positions[c.ID], postion.Int64)
+		l.positions[c.ID] = append(l.positions[c.ID], position.Int64)
 		return nil
 	}, s.text.participants, set)
 	return moved, err

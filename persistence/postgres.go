@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"net/url"
 	"time"
@@ -24,11 +25,12 @@ func (s *Store) openPostgres(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	connector, err := pq.NewConnector(dsn)
+	base, err := pq.NewConnector(dsn)
 	if err != nil {
 		// The driver's error may quote the URL, password included.
 		return fmt.Errorf("%w: %s is not understood by the Postgres driver", ErrURL, redacted(o.URL))
 	}
+	connector := &connector{Connector: base}
 	shards, readers := o.Shards, o.Readers
 	if shards <= 0 {
 		shards = defaultShards
@@ -58,8 +60,31 @@ func openDB(connector driver.Connector, name string, n int) *sqlx.DB {
 	return db
 }
 
-// postgresDSN gives the URL with what the store needs of the driver and the session. What the operator has set stays,
-// except for the binary form of parameters, on which the array types depend.
+// connector makes connections and tells each what the store needs of its session.
+type connector struct{ *pq.Connector }
+
+// Everything the store asks for often has an index. A plan that was made, and kept, while a table was small must not read
+// the whole of it when it has grown.
+const setUpSession = `SET enable_seqscan = off; SET idle_in_transaction_session_timeout = '60s'`
+
+// Connect implements driver.Connector.
+func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	execer, ok := conn.(driver.ExecerContext)
+	if !ok {
+		return nil, errors.Join(errors.New("the driver's connections execute nothing"), conn.Close())
+	}
+	if _, err := execer.ExecContext(ctx, setUpSession, nil); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// postgresDSN gives the URL with what the store needs of the driver. What the operator has set stays, except for the
+// binary form of parameters, on which the array types depend.
 func postgresDSN(raw string) (string, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -68,10 +93,9 @@ func postgresDSN(raw string) (string, error) {
 	q := u.Query()
 	q.Set("binary_parameters", "yes")
 	for name, value := range map[string]string{
-		"application_name":                    "parley",
-		"connect_timeout":                     "5",
-		"default_transaction_isolation":       "read committed",
-		"idle_in_transaction_session_timeout": "60000",
+		"application_name":              "parley",
+		"connect_timeout":               "5",
+		"default_transaction_isolation": "read committed",
 	} {
 		if !q.Has(name) {
 			q.Set(name, value)

@@ -68,10 +68,10 @@ func (s *Store) user(ctx context.Context, q runner, ref domain.UserRef) (domain.
 }
 
 const (
-	updateName     = `UPDATE users SET display_name = $2, search_name = $3 WHERE id = $1`
-	updateCustom   = `UPDATE users SET custom_data = $2 WHERE id = $1`
-	updatePassword = `UPDATE users SET password_hash = $2 WHERE id = $1`
-	lockUser       = `SELECT deleted FROM users WHERE id = $1`
+	updateName   = `UPDATE users SET display_name = $2, search_name = $3 WHERE id = $1`
+	updateCustom = `UPDATE users SET custom_data = $2 WHERE id = $1`
+	updateHash   = `UPDATE users SET password_hash = $2 WHERE id = $1`
+	lockUser     = `SELECT deleted FROM users WHERE id = $1`
 )
 
 // UpdateUser changes what the patch names. A new password does not end the logins made with the old one. Errors:
@@ -101,7 +101,7 @@ func (s *Store) UpdateUser(ctx context.Context, id domain.UserID, patch domain.U
 			}
 		}
 		if patch.PasswordHash != nil {
-			if _, err := q.exec(ctx, updatePassword, int64(id), *patch.PasswordHash); err != nil {
+			if _, err := q.exec(ctx, updateHash, int64(id), *patch.PasswordHash); err != nil {
 				return err
 			}
 		}
@@ -132,7 +132,7 @@ func (s *Store) DeleteUser(ctx context.Context, id domain.UserID) error {
 // FindUsers gives those of the users that exist, deleted ones included, each once and in the order of their numbers.
 func (s *Store) FindUsers(ctx context.Context, refs []domain.UserRef) ([]domain.User, error) {
 	var list []domain.User
-	err := s.read(ctx, func(q runner) error {
+	err := s.read(func(q runner) error {
 		var err error
 		list, err = s.users(ctx, q, refs)
 		return err
@@ -158,7 +158,7 @@ func (s *Store) SearchUsers(ctx context.Context, query domain.UserQuery) ([]doma
 	}
 	text := strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(strings.ToLower(query.Text))
 	var list []domain.User
-	err := s.read(ctx, func(q runner) error {
+	err := s.read(func(q runner) error {
 		var err error
 		list, err = scanUsers(ctx, q, searchUsers, int64(query.After), int64(query.Root), query.Application, query.Account, text,
 			int64(query.Limit))

@@ -68,7 +68,8 @@ func (s *statements) get(ctx context.Context, text string) (*sqlx.Stmt, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if first := s.made[text]; first != nil {
-		return first, stmt.Close()
+		defer stmt.Close()
+		return first, nil
 	}
 	s.made[text] = stmt
 	return stmt, nil
@@ -79,7 +80,7 @@ func (s *statements) query(ctx context.Context, text string, args ...any) (*sqlx
 	if s.detached {
 		ctx = context.WithoutCancel(ctx)
 	}
-	stmt, err := s.get(ctx, text)
+	stmt, err := s.get(ctx, text) //nolint:sqlclosecheck // Kept as long as the connection.
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +92,7 @@ func (s *statements) exec(ctx context.Context, text string, args ...any) (int64,
 	if s.detached {
 		ctx = context.WithoutCancel(ctx)
 	}
-	stmt, err := s.get(ctx, text)
+	stmt, err := s.get(ctx, text) //nolint:sqlclosecheck // Kept as long as the connection.
 	if err != nil {
 		return 0, err
 	}

@@ -14,7 +14,7 @@ const (
 
 // Setting gives a value that the gateway keeps in the store, and whether there is one.
 func (s *Store) Setting(ctx context.Context, name string) (value []byte, found bool, err error) {
-	err = s.read(ctx, func(q runner) error {
+	err = s.read(func(q runner) error {
 		found, err = one(ctx, q, []any{&value}, selectSetting, name)
 		return err
 	})
@@ -51,7 +51,7 @@ const (
 // Recall gives the answer that was remembered for a key, and whether there is one. scope keeps the keys of different
 // callers apart.
 func (s *Store) Recall(ctx context.Context, scope, key string) (r domain.Remembered, found bool, err error) {
-	err = s.read(ctx, func(q runner) error {
+	err = s.read(func(q runner) error {
 		r, found, err = recall(ctx, q, scope, key)
 		return err
 	})
@@ -98,11 +98,15 @@ func (s *Store) Cleanup(ctx context.Context, now int64) error {
 		text  string
 		until int64
 	}{
-		{`DELETE FROM remembered WHERE (scope, key) IN (SELECT scope, key FROM remembered WHERE created_at <= $1 LIMIT $2)`,
-			now - rememberedFor.Milliseconds()},
+		{
+			`DELETE FROM remembered WHERE (scope, key) IN (SELECT scope, key FROM remembered WHERE created_at <= $1 LIMIT $2)`,
+			now - rememberedFor.Milliseconds(),
+		},
 		{`DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE expires_at <= $1 LIMIT $2)`, now},
-		{`DELETE FROM token_families WHERE id IN (SELECT id FROM token_families WHERE expires_at <= $1 LIMIT $2)`,
-			now - familiesFor.Milliseconds()},
+		{
+			`DELETE FROM token_families WHERE id IN (SELECT id FROM token_families WHERE expires_at <= $1 LIMIT $2)`,
+			now - familiesFor.Milliseconds(),
+		},
 		{`DELETE FROM signing_keys WHERE id IN (SELECT id FROM signing_keys WHERE ends_at <= $1 LIMIT $2)`, now},
 	} {
 		for {

@@ -125,7 +125,7 @@ func (s *Store) Logs() []*Log { return s.logs }
 
 // Ping reports whether the store answers; its error is unavailable.
 func (s *Store) Ping(ctx context.Context) error {
-	return s.read(ctx, func(q runner) error {
+	return s.read(func(q runner) error {
 		var n int
 		_, err := one(ctx, q, []any{&n}, "SELECT 1")
 		return err
@@ -150,7 +150,7 @@ func (s *Store) Close() error {
 }
 
 // read runs f, which reads, on the pool, and gives the domain's error for whatever goes wrong.
-func (s *Store) read(ctx context.Context, f func(runner) error) error {
+func (s *Store) read(f func(runner) error) error {
 	start := time.Now()
 	err := f(s.reads)
 	s.metrics.observe(opRead, start, err)

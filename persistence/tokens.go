@@ -16,7 +16,7 @@ const (
 // SigningKeys gives all keys, the oldest first, those that have ended but were not cleaned up included.
 func (s *Store) SigningKeys(ctx context.Context) ([]domain.SigningKey, error) {
 	var keys []domain.SigningKey
-	err := s.read(ctx, func(q runner) error {
+	err := s.read(func(q runner) error {
 		keys = nil
 		return each(ctx, q, func(rows *sqlx.Rows) error {
 			var k domain.SigningKey
@@ -42,15 +42,15 @@ func (s *Store) AddSigningKey(ctx context.Context, k domain.SigningKey) error {
 }
 
 const (
-	insertFamily = `INSERT INTO token_families (id, user_id, expires_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`
-	insertToken  = `INSERT INTO refresh_tokens (hash, family_id, expires_at) VALUES ($1, $2, $3)`
-	selectToken  = `SELECT t.family_id, t.used, t.expires_at, f.user_id, f.revoked
+	insertFamily  = `INSERT INTO token_families (id, user_id, expires_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`
+	insertRefresh = `INSERT INTO refresh_tokens (hash, family_id, expires_at) VALUES ($1, $2, $3)`
+	selectRefresh = `SELECT t.family_id, t.used, t.expires_at, f.user_id, f.revoked
 		FROM refresh_tokens t JOIN token_families f ON f.id = t.family_id WHERE t.hash = $1`
-	useToken     = `UPDATE refresh_tokens SET used = true WHERE hash = $1`
+	markUsed     = `UPDATE refresh_tokens SET used = true WHERE hash = $1`
 	extendFamily = `UPDATE token_families SET expires_at = $2 WHERE id = $1 AND expires_at < $2`
 	revokeFamily = `UPDATE token_families SET revoked = true WHERE id = $1`
 	revokeAll    = `UPDATE token_families SET revoked = true WHERE user_id = $1 AND NOT revoked`
-	tokensFrom   = `UPDATE users SET tokens_from = $2 WHERE id = $1 AND tokens_from < $2`
+	endAccess    = `UPDATE users SET tokens_from = $2 WHERE id = $1 AND tokens_from < $2`
 )
 
 // StartFamily stores the first refresh token of a login. A family that exists is already-exists.
@@ -63,7 +63,7 @@ func (s *Store) StartFamily(ctx context.Context, t domain.RefreshToken) error {
 		if n == 0 {
 			return domain.Errorf(domain.AlreadyExists, "the login is stored already")
 		}
-		_, err = q.exec(ctx, insertToken, t.Hash[:], t.Family[:], t.Expires)
+		_, err = q.exec(ctx, insertRefresh, t.Hash[:], t.Family[:], t.Expires)
 		return err
 	})
 }
@@ -80,7 +80,7 @@ func (s *Store) Refresh(ctx context.Context, hash [32]byte, now int64, next doma
 		var user, expires int64
 		var used, revoked bool
 		refused = nil
-		found, err := one(ctx, q, []any{&family, &used, &expires, &user, &revoked}, selectToken+s.d.lock, hash[:])
+		found, err := one(ctx, q, []any{&family, &used, &expires, &user, &revoked}, selectRefresh+s.d.lock, hash[:])
 		switch {
 		case err != nil:
 			return err
@@ -97,10 +97,10 @@ func (s *Store) Refresh(ctx context.Context, hash [32]byte, now int64, next doma
 			return nil
 		}
 		next.Family, next.User = family, domain.UserID(user)
-		if _, err = q.exec(ctx, useToken, hash[:]); err != nil {
+		if _, err = q.exec(ctx, markUsed, hash[:]); err != nil {
 			return err
 		}
-		if _, err = q.exec(ctx, insertToken, next.Hash[:], family[:], next.Expires); err != nil {
+		if _, err = q.exec(ctx, insertRefresh, next.Hash[:], family[:], next.Expires); err != nil {
 			return err
 		}
 		_, err = q.exec(ctx, extendFamily, family[:], next.Expires)
@@ -127,7 +127,7 @@ func (s *Store) RevokeFamily(ctx context.Context, family [16]byte) error {
 // worthless.
 func (s *Store) RevokeUser(ctx context.Context, id domain.UserID, now int64) error {
 	return s.write(ctx, func(q runner) error {
-		if _, err := q.exec(ctx, tokensFrom, int64(id), now); err != nil {
+		if _, err := q.exec(ctx, endAccess, int64(id), now); err != nil {
 			return err
 		}
 		_, err := q.exec(ctx, revokeAll, int64(id))

@@ -147,7 +147,8 @@ func (w *writing) event(ctx context.Context, e *domain.Event, first bool) error 
 		client = textOrNull(w.key)
 	}
 	if e.Message != nil && e.Type != domain.EventSendMessage {
-		about = int64(e.Message.Seq)
+		id := domain.NewMessageID(e.Conversation, e.Message.Seq)
+		about = id[:]
 	}
 	_, err = w.q.exec(ctx, insertEvent, e.Conversation[:], int64(e.Seq), int64(e.Sender), client, kind, about, e.Time, payload)
 	return err
@@ -155,14 +156,15 @@ func (w *writing) event(ctx context.Context, e *domain.Event, first bool) error 
 
 const (
 	selectAbout = `SELECT seq, sender_id, client_id, payload FROM events
-		WHERE conversation_id = $1 AND about = $2 AND kind = 5 ORDER BY seq`
+		WHERE about = $1 AND kind = 5 ORDER BY seq`
 	updatePayload = `UPDATE events SET payload = $3 WHERE conversation_id = $1 AND seq = $2`
 )
 
 // rewrite makes a message read as m from now on, in its own event and in those by which it was edited before: what it
 // said then is nowhere any more.
 func (w *writing) rewrite(ctx context.Context, m *domain.Event) error {
-	list, err := scanEvents(ctx, w.q, m.Conversation, selectAbout, m.Conversation[:], int64(m.Seq))
+	id := domain.NewMessageID(m.Conversation, m.Seq)
+	list, err := scanEvents(ctx, w.q, m.Conversation, selectAbout, id[:])
 	if err != nil {
 		return err
 	}

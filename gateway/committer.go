@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,7 +34,8 @@ type item struct {
 	key   string
 	newID domain.ConversationID
 
-	// What the committer finds out.
+	// What the committer finds out. head is the state on which a message was decided, or to which a change led.
+	head    *domain.Conversation
 	draft   domain.Draft
 	decided domain.Decision
 	receipt domain.Receipt
@@ -136,6 +138,7 @@ func (s *shard) process(batch []*item) {
 			}
 		}
 	}()
+	batch = s.inTime(batch)
 	for len(batch) > 0 {
 		kind, n := batch[0].command.Kind(), 1
 		for n < len(batch) && batch[n].command.Kind() == kind {
@@ -148,6 +151,25 @@ func (s *shard) process(batch []*item) {
 		}
 		batch = batch[n:]
 	}
+}
+
+// inTime refuses the commands that waited longer than the attempts for a command may take, so that a store that hangs
+// costs its timeout once and not once per batch. It gives the others.
+func (s *shard) inTime(batch []*item) []*item {
+	now := s.g.now()
+	late := func(it *item) bool { return now.Sub(it.accepted) > s.g.commitDeadline }
+	if !slices.ContainsFunc(batch, late) {
+		return batch
+	}
+	var rest []*item
+	for _, it := range batch {
+		if late(it) {
+			it.err = domain.Errorf(domain.Unavailable, "the store is too slow")
+			continue
+		}
+		rest = append(rest, it)
+	}
+	return rest
 }
 
 // appendAll decides messages on the cached heads and stores them. Those whose head has moved on are decided again
@@ -170,9 +192,7 @@ func (s *shard) appendAll(items []*item) {
 			}
 			return
 		}
-		for _, it := range items {
-			s.reload(it)
-		}
+		s.reload(items)
 	}
 }
 
@@ -186,12 +206,19 @@ func (s *shard) decide(items []*item) []*item {
 	}
 	seen := make(map[identity]*item, len(items))
 	heads := domain.Heads{Now: domain.Millis(s.g.now()), Limits: s.g.limits}
+	// All messages of a conversation are decided on one head, though a newer one may come in meanwhile: were the
+	// earlier decided on an older head than the later, it would be stale and end up behind it.
+	current := make(map[*stream]*domain.Conversation)
 	for _, it := range items {
 		if it.err != nil {
 			continue
 		}
-		heads.Conversation = it.stream.Head()
-		decision, err := domain.Decide(&heads, it.principal, it.command)
+		if current[it.stream] == nil {
+			current[it.stream] = it.stream.Head()
+		}
+		it.head = current[it.stream]
+		heads.Conversation = it.head
+		decision, err := s.g.decide(&heads, it.principal, it.command)
 		if err != nil {
 			it.err = err
 			continue
@@ -245,7 +272,7 @@ func (s *shard) changeAll(items []*item) {
 			Key: it.key, Principal: it.principal, Needs: it.command.Needs(it.principal),
 			Decide: func(h *domain.Heads) (domain.Decision, error) {
 				h.Now, h.NewID, h.Limits = domain.Millis(s.g.now()), it.newID, s.g.limits
-				return domain.Decide(h, it.principal, it.command)
+				return s.g.decide(h, it.principal, it.command)
 			},
 		}
 	}
@@ -264,7 +291,7 @@ func (s *shard) changeAll(items []*item) {
 		if it.err = c.Err; it.err != nil {
 			continue
 		}
-		it.decided = c.Decision
+		it.decided, it.head = c.Decision, c.Decision.Conversation
 		it.receipt = domain.Receipt{Result: &it.decided.Result}
 		if conv := c.Decision.Result.Conversation; conv != nil {
 			it.receipt.Conversation = conv.ID
@@ -344,19 +371,27 @@ func (s *shard) fail(items []*item, err error, again func([]*item)) {
 	again(items[len(items)/2:])
 }
 
-// reload fetches the head that a stale item needs.
-func (s *shard) reload(it *item) {
+// reload fetches the heads that stale items need, each once.
+func (s *shard) reload(items []*item) {
+	outcomes := make(map[*stream]error)
+	for _, it := range items {
+		err, read := outcomes[it.stream]
+		if !read {
+			err = s.refresh(it.stream)
+			outcomes[it.stream] = err
+		}
+		it.err = err
+	}
+}
+
+func (s *shard) refresh(st *stream) error {
 	ctx, cancel := context.WithTimeout(s.g.running, s.g.commitTimeout)
 	defer cancel()
-	heads, err := s.g.history.Heads(ctx, it.principal, domain.Needs{Conversation: it.stream.id})
-	switch {
-	case err != nil:
-		it.err = err
-	case heads.Conversation == nil:
-		it.err = domain.Errorf(domain.ConversationNotFound, "no such conversation")
-	default:
-		it.stream.advance(heads.Conversation)
+	head, err := s.g.head(ctx, st.id)
+	if err == nil {
+		st.advance(head)
 	}
+	return err
 }
 
 // newKey makes a key that nobody has used.

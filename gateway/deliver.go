@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/parley-im/parley/domain"
@@ -18,7 +19,7 @@ func (s *shard) deliver() {
 		for i := 0; i < len(batch); {
 			n := i + 1
 			// Messages of one conversation that follow one another are announced together.
-			for n < len(batch) && batch[n].stream == batch[i].stream && batch[i].plain() && batch[n].plain() {
+			for n < len(batch) && batch[n].joins(batch[i]) {
 				n++
 			}
 			woken = s.g.announce(batch[i:n], round, woken)
@@ -36,44 +37,47 @@ func (s *shard) deliver() {
 // plain reports whether the item leaves the conversation's state as it is.
 func (it *item) plain() bool { return it.decided.Conversation == nil }
 
+// joins reports whether the item is announced together with first: both leave the state as it is, and were decided
+// on the same one.
+func (it *item) joins(first *item) bool {
+	return it.stream == first.stream && it.plain() && first.plain() && it.head == first.head
+}
+
 // announce tells the sessions concerned of the events of items, all of one conversation. Sessions that now have
 // something to send, and had not before in this round, are added to woken.
 func (g *Gateway) announce(items []*item, round uint64, woken []*Session) []*Session {
 	st := items[0].stream
 	var entries []*entry
+	// known is the newest event that was found committed: by an attempt that seemed to fail, nobody was told of it.
+	var known domain.Seq
 	for _, it := range items {
 		if it.err != nil || it.receipt.Duplicate {
+			known = max(known, it.receipt.Seq)
 			continue
 		}
 		for _, ev := range it.decided.Events {
 			entries = append(entries, newEntry(ev, it.accepted))
 		}
 	}
-	if len(entries) == 0 {
+	if len(entries) == 0 && known == 0 {
 		return woken
 	}
-	change := items[0].decided.Conversation
-	head := st.Head()
-	if change != nil {
-		head = change
-	}
+	// Not the newest head: that may be ahead of these events, and then they are not for those whom it names.
+	change, head := items[0].decided.Conversation, items[0].head
 	st.announcing.Lock()
 	defer st.announcing.Unlock()
 	settled := st.settledHead()
-	if settled == nil && change != nil {
-		st.begin()
-	}
 	var before []*Session
 	moved := settled == nil || settled.Version < head.Version
 	if moved {
 		before = g.hub.settle(st, head)
+		g.noticeMembership(settled, head)
 	}
-	from, online := st.append(entries)
+	from, last, online := st.take(known, entries)
 	if from == 0 {
 		return woken
 	}
-	last := entries[len(entries)-1].event.Seq
-	contiguous := from == entries[0].event.Seq && items[0].plain()
+	contiguous := len(entries) > 0 && from == entries[0].event.Seq && items[0].plain()
 	for _, session := range online {
 		start := from
 		if !contiguous {
@@ -85,22 +89,21 @@ func (g *Gateway) announce(items []*item, round uint64, woken []*Session) []*Ses
 			woken = append(woken, session)
 		}
 	}
+	before = slices.DeleteFunc(slices.Clone(before), func(s *Session) bool { return slices.Contains(online, s) })
 	if change != nil {
 		for _, session := range before {
-			// The last event of those who no longer take part is the one that says so. Where the change was made
-			// elsewhere, which one that is cannot be told here.
-			if !slices.Contains(online, session) && session.due(st, from, entries[0].event.Seq, round) {
+			// The last event of those who no longer take part is the one that says so.
+			if session.due(st, from, entries[0].event.Seq, round) {
 				woken = append(woken, session)
 			}
 		}
+	} else {
+		g.bidFarewell(st, before, from)
 	}
 	for _, session := range g.hub.servicesOf(head.Root) {
 		if session.due(st, from, last, round) {
 			woken = append(woken, session)
 		}
-	}
-	if moved && (settled != nil || change != nil) {
-		g.noticeMembership(settled, head)
 	}
 	g.hub.weigh(st, st.holds())
 	return woken
@@ -196,68 +199,159 @@ func (g *Gateway) answer(it *item) {
 
 // answerKnown answers a message that had been accepted before with that first message.
 func (g *Gateway) answerKnown(it *item) {
+	known := *it // the original is compared with its twins meanwhile
+	known.receipt.Result, known.err = g.firstAcceptance(it.receipt)
+	g.answer(&known)
+}
+
+func (g *Gateway) firstAcceptance(r domain.Receipt) (*domain.Result, error) {
 	ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
 	defer cancel()
-	seq := it.receipt.Seq
-	events, err := g.history.Events(ctx, it.receipt.Conversation, seq-1, seq)
-	switch {
-	case err != nil:
-		it.err = err
-	case len(events) == 1:
-		it.receipt.Result = &domain.Result{Message: events[0].Message}
+	events, err := g.page(ctx, r.Conversation, r.Seq-1, r.Seq)
+	if err != nil || len(events) != 1 {
+		return r.Result, err
 	}
-	g.answer(it)
+	return &domain.Result{Message: events[0].Message}, nil
+}
+
+// doubts are the conversations of which nobody knows how far they have come, because a commit was given up.
+type doubts struct {
+	mu      sync.Mutex
+	streams []*stream
+	in      map[*stream]bool
+	looking bool
 }
 
 // resync makes sure that what was committed in spite of an unknown outcome reaches the sessions: once the store
 // answers again it looks how far the conversation has come.
 func (g *Gateway) resync(st *stream) {
+	g.doubts.mu.Lock()
+	defer g.doubts.mu.Unlock()
+	if g.doubts.in[st] {
+		return
+	}
 	g.hub.stream(st.id) // keeps it in use meanwhile
-	g.background.Go(func() {
-		defer g.hub.done(st)
-		pause := 50 * time.Millisecond
-		for g.running.Err() == nil {
-			ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
-			heads, err := g.history.Heads(ctx, domain.Principal{Admin: true}, domain.Needs{Conversation: st.id})
-			cancel()
+	if g.doubts.in == nil {
+		g.doubts.in = make(map[*stream]bool)
+	}
+	g.doubts.in[st] = true
+	g.doubts.streams = append(g.doubts.streams, st)
+	if !g.doubts.looking {
+		g.doubts.looking = true
+		g.background.Go(g.look)
+	}
+}
+
+// doubtful gives a conversation to look at, nil when there is none left. It is in doubt no more from then on: what
+// happens while it is looked at is a new doubt.
+func (g *Gateway) doubtful() *stream {
+	g.doubts.mu.Lock()
+	defer g.doubts.mu.Unlock()
+	if len(g.doubts.streams) == 0 || g.running.Err() != nil {
+		g.doubts.streams, g.doubts.in, g.doubts.looking = nil, nil, false
+		return nil
+	}
+	st := g.doubts.streams[0]
+	g.doubts.streams = g.doubts.streams[1:]
+	delete(g.doubts.in, st)
+	return st
+}
+
+// look ends the doubts one after the other, as soon as the store answers.
+func (g *Gateway) look() {
+	for st := g.doubtful(); st != nil; st = g.doubtful() {
+		g.insist(func(ctx context.Context) error {
+			head, err := g.head(ctx, st.id)
 			if err == nil {
-				g.caughtUp(st, heads.Conversation)
-				return
+				g.caughtUp(st, head)
 			}
-			g.logger.Debug("waiting for the store", slog.Any("error", err))
-			select {
-			case <-time.After(pause):
-			case <-g.running.Done():
-			}
-			pause = min(2*pause, time.Second)
+			return err
+		})
+		g.hub.done(st)
+	}
+}
+
+// insist repeats a read until the store answers or the gateway ends.
+func (g *Gateway) insist(read func(context.Context) error) {
+	for pause := 50 * time.Millisecond; g.running.Err() == nil; pause = min(2*pause, time.Second) {
+		ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
+		err := read(ctx)
+		cancel()
+		if domain.CodeOf(err) != domain.Unavailable {
+			return
 		}
-	})
+		g.logger.Debug("waiting for the store", slog.Any("error", err))
+		select {
+		case <-time.After(pause):
+		case <-g.running.Done():
+		}
+	}
 }
 
 // caughtUp announces what is in the log beyond what was announced.
 func (g *Gateway) caughtUp(st *stream, head *domain.Conversation) {
-	if head == nil {
-		return
-	}
 	st.announcing.Lock()
 	defer st.announcing.Unlock()
 	st.advance(head)
-	if settled := st.settledHead(); settled != nil && settled.Version < head.Version {
-		g.hub.settle(st, head)
+	var before []*Session
+	if settled := st.settledHead(); settled == nil || settled.Version < head.Version {
+		before = g.hub.settle(st, head)
 		g.noticeMembership(settled, head)
 	}
-	from, online := st.skipTo(head.LastSeq)
+	from, last, online := st.take(head.LastSeq, nil)
 	if from == 0 {
 		return
 	}
 	round := g.rounds.Add(1)
-	for _, session := range append(slices.Clone(online), g.hub.servicesOf(head.Root)...) {
+	for _, session := range slices.Concat(online, g.hub.servicesOf(head.Root)) {
 		start := from
 		if p, ok := head.Participant(session.principal.User); ok {
 			start = max(start, p.JoinedSeq)
 		}
-		if session.due(st, start, head.LastSeq, round) {
+		if session.due(st, start, last, round) {
 			session.sink.Wake()
 		}
 	}
+	before = slices.DeleteFunc(slices.Clone(before), func(s *Session) bool { return slices.Contains(online, s) })
+	g.bidFarewell(st, before, from)
+}
+
+// bidFarewell tells sessions whose users no longer take part of the events from the given one up to the one that
+// says so. Which one that is, the store has to be asked, for the change was not made by a command at hand.
+func (g *Gateway) bidFarewell(st *stream, sessions []*Session, from domain.Seq) {
+	if len(sessions) == 0 {
+		return
+	}
+	g.background.Go(func() {
+		for _, session := range sessions {
+			var left domain.Seq
+			g.insist(func(ctx context.Context) (err error) {
+				left, err = g.left(ctx, session.principal, st.id)
+				return err
+			})
+			st.announcing.Lock()
+			head := st.settledHead()
+			back := false
+			if head != nil {
+				_, back = head.Participant(session.principal.User)
+			}
+			if !back && session.due(st, from, left, g.rounds.Add(1)) {
+				session.sink.Wake()
+			}
+			st.announcing.Unlock()
+		}
+	})
+}
+
+// left gives the number of the event by which a user left a conversation, 0 if it did not.
+func (g *Gateway) left(ctx context.Context, p domain.Principal, id domain.ConversationID) (seq domain.Seq, err error) {
+	defer g.contain("reading a membership", &err)
+	heads, err := g.history.Heads(ctx, p, domain.Needs{Conversation: id, Past: true})
+	if err != nil {
+		return 0, err
+	}
+	if past := heads.Past[id]; len(past) > 0 {
+		seq = past[len(past)-1].To
+	}
+	return seq, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,6 +69,8 @@ type Gateway struct {
 
 	rounds   atomic.Uint64
 	reads    atomic.Int64 // commands being answered from the store
+	headless atomic.Int64 // commands waiting for the head of their conversation
+	doubts   doubts
 	draining atomic.Bool
 	// underway counts commands that were taken and not answered.
 	underway   sync.WaitGroup
@@ -159,6 +162,7 @@ func (g *Gateway) Close() {
 	for _, s := range g.shards {
 		s.close()
 	}
+	g.underway.Wait() // from here on nobody starts work in the background
 	g.workers.Wait()
 	g.background.Wait()
 }
@@ -297,7 +301,16 @@ func (g *Gateway) shardOf(id domain.ConversationID) *shard {
 func (g *Gateway) enqueue(it *item, creates bool) {
 	st := it.stream
 	st.mu.Lock()
+	if creates {
+		st.born = true
+	}
 	if st.head == nil && !creates || st.loading {
+		if g.headless.Add(1) > maxQueue {
+			g.headless.Add(-1)
+			st.mu.Unlock()
+			g.refuse(it)
+			return
+		}
 		st.waiting = append(st.waiting, it)
 		load := !st.loading
 		st.loading = true
@@ -313,24 +326,27 @@ func (g *Gateway) enqueue(it *item, creates bool) {
 
 func (g *Gateway) submit(it *item) {
 	if !g.shardOf(it.stream.id).submit(it) {
-		it.err = domain.Errorf(domain.Unavailable, "too many commands are waiting")
-		g.answer(it)
+		g.refuse(it)
 	}
+}
+
+func (g *Gateway) refuse(it *item) {
+	it.err = domain.Errorf(domain.Unavailable, "too many commands are waiting")
+	g.answer(it)
 }
 
 // load reads a conversation's head and then lets those that wait for it go on.
 func (g *Gateway) load(st *stream) {
 	ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
-	heads, err := g.history.Heads(ctx, domain.Principal{Admin: true}, domain.Needs{Conversation: st.id})
+	head, err := g.head(ctx, st.id)
 	cancel()
-	if err == nil && heads.Conversation == nil {
-		err = domain.Errorf(domain.ConversationNotFound, "no such conversation")
-	}
 	if err == nil {
 		st.announcing.Lock()
-		st.open(heads.Conversation)
-		g.hub.settle(st, heads.Conversation)
+		if st.open(head) {
+			g.hub.settle(st, head)
+		}
 		st.announcing.Unlock()
+		g.hub.weigh(st, st.holds())
 	}
 	for {
 		st.mu.Lock()
@@ -342,6 +358,7 @@ func (g *Gateway) load(st *stream) {
 			return
 		}
 		st.mu.Unlock()
+		g.headless.Add(-int64(len(waiting)))
 		for _, it := range waiting {
 			if err != nil {
 				it.err = err
@@ -355,13 +372,7 @@ func (g *Gateway) load(st *stream) {
 
 // read answers a command that changes nothing.
 func (g *Gateway) read(p domain.Principal, c domain.Command) (result domain.Result, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			g.metrics.panics.Inc()
-			g.logger.Error("a command ended in a panic", slog.String("command", c.Name()), slog.Any("panic", v))
-			err = domain.Errorf(domain.Internal, "something went wrong inside Parley")
-		}
-	}()
+	defer g.contain(c.Name(), &err)
 	ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
 	defer cancel()
 	heads, err := g.history.Heads(ctx, p, c.Needs(p))
@@ -386,4 +397,40 @@ func (g *Gateway) read(p domain.Principal, c domain.Command) (result domain.Resu
 		}
 	}
 	return decision.Result, nil
+}
+
+// head reads the present state of a conversation. A conversation that does not exist is an error.
+func (g *Gateway) head(ctx context.Context, id domain.ConversationID) (head *domain.Conversation, err error) {
+	defer g.contain("reading a head", &err)
+	heads, err := g.history.Heads(ctx, domain.Principal{Admin: true}, domain.Needs{Conversation: id})
+	switch {
+	case err != nil:
+		return nil, err
+	case heads.Conversation == nil:
+		return nil, domain.Errorf(domain.ConversationNotFound, "no such conversation")
+	}
+	return heads.Conversation, nil
+}
+
+// page reads a stretch of a log: the events after one number up to another.
+func (g *Gateway) page(
+	ctx context.Context, id domain.ConversationID, after, upto domain.Seq,
+) (events []*domain.Event, err error) {
+	defer g.contain("reading events", &err)
+	return g.history.Events(ctx, id, after, upto)
+}
+
+// decide runs the rules; a defect in them fails the one command that hits it.
+func (g *Gateway) decide(h *domain.Heads, p domain.Principal, c domain.Command) (d domain.Decision, err error) {
+	defer g.contain(c.Name(), &err)
+	return domain.Decide(h, p, c)
+}
+
+// contain makes an internal error of a panic in the function that defers it.
+func (g *Gateway) contain(doing string, err *error) {
+	if v := recover(); v != nil {
+		g.metrics.panics.Inc()
+		g.logger.Error("a panic", slog.String("in", doing), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		*err = domain.Errorf(domain.Internal, "something went wrong inside Parley")
+	}
 }

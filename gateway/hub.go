@@ -11,7 +11,7 @@ import (
 // hub knows who is connected here, and the conversations in which something happened lately. Its work and memory
 // depend on those, not on how many participants are away or how many conversations are quiet.
 //
-// Lock order: stream.announcing, hub.mu, stream.mu, Session.mu. None is held over I/O.
+// Lock order: stream.announcing, then hub.mu or Session.mu, then stream.mu. None is held over I/O.
 type hub struct {
 	mu      sync.Mutex
 	users   map[domain.UserID]*attendance
@@ -65,9 +65,18 @@ func (h *hub) enter(s *Session) (displaced []*Session, refused bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if s.principal.IsBackend() {
-		h.backends[s.principal.Root] = append(slices.Clone(h.backends[s.principal.Root]), s)
+		rest := make([]*Session, 0, len(h.backends[s.principal.Root])+1)
+		for _, old := range h.backends[s.principal.Root] {
+			if old.principal.Service == s.principal.Service && old.principal.Device == s.principal.Device {
+				displaced = append(displaced, old)
+				h.sessions--
+				continue
+			}
+			rest = append(rest, old)
+		}
+		h.backends[s.principal.Root] = append(rest, s)
 		h.sessions++
-		return nil, false
+		return displaced, false
 	}
 	a := h.attend(s.principal.User)
 	for _, old := range a.sessions {
@@ -184,11 +193,11 @@ func (h *hub) stream(id domain.ConversationID) *stream {
 		h.streams[id] = st
 		st.place = h.recentFirst.PushFront(st)
 		h.weight += st.weight
-		h.evict()
 	} else {
 		h.recentFirst.MoveToFront(st.place)
 	}
 	st.users++
+	h.evict() // not before it is in use: it may be the only one that is not
 	return st
 }
 

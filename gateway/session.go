@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,8 @@ type Session struct {
 	// direct are publications outside any log, in order: replies and notices.
 	direct      []direct
 	directBytes int
+	// slow is set when too much waited in direct: the session is being ended.
+	slow bool
 	// behind are the conversations in which something is due, in the order of their turns; at finds them.
 	behind []*cursor
 	at     map[domain.ConversationID]*cursor
@@ -143,7 +146,7 @@ func (s *Session) push(topic domain.Topic, pub *domain.Publication) {
 			d.identifiers = append(d.identifiers, o.Identifier)
 		}
 	}
-	if !found || s.gone {
+	if !found || s.gone || s.slow {
 		s.mu.Unlock()
 		return
 	}
@@ -152,6 +155,9 @@ func (s *Session) push(topic domain.Topic, pub *domain.Publication) {
 	// What is outside the log cannot be read again later: a session that lets too much of it pile up is ended, so
 	// that it knows that it has missed something.
 	slow := len(s.direct) > s.g.maxDirect || s.directBytes > s.g.maxDirectBytes
+	if slow {
+		s.slow, s.direct, s.directBytes = true, nil, 0
+	}
 	s.mu.Unlock()
 	if slow {
 		s.g.metrics.tooSlow.Inc()
@@ -198,6 +204,9 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 			room = min(room, window)
 		}
 		if room == 0 {
+			if s.bypass() {
+				continue
+			}
 			break
 		}
 		entries := c.ready(room)
@@ -225,6 +234,24 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 		s.behind = nil
 	}
 	return dst, nil
+}
+
+// bypass brings a conversation to the front that needs no window, where the first one waits for it; false: there is
+// none. The caller holds mu.
+func (s *Session) bypass() bool {
+	if o, all := s.subscriptions[domain.Filter{Kind: domain.EventsTopic}]; all && o.QoS > 0 {
+		return false // then every conversation needs it
+	}
+	i := slices.IndexFunc(s.behind, func(c *cursor) bool {
+		sub, ok := s.wants(c.stream.id)
+		return !ok || sub.qos == 0
+	})
+	if i < 0 {
+		return false
+	}
+	c := s.behind[i]
+	s.behind = slices.Insert(slices.Delete(s.behind, i, i+1), 0, c)
+	return true
 }
 
 func (s *Session) isOwn(ev *domain.Event) bool {
@@ -257,7 +284,7 @@ func (s *Session) read(ctx context.Context, c *cursor) error {
 	upto := min(sp.last, sp.next+pageEvents-1)
 	s.mu.Unlock()
 	s.g.metrics.catchupReads.Inc()
-	events, err := s.g.history.Events(ctx, id, sp.next-1, upto)
+	events, err := s.g.page(ctx, id, sp.next-1, upto)
 	s.mu.Lock()
 	if err != nil {
 		return err
@@ -277,9 +304,14 @@ func (s *Session) read(ctx context.Context, c *cursor) error {
 }
 
 // passed moves c beyond seq. When nothing more is due there the session forgets it; else the next conversation has
-// its turn. The caller holds mu.
+// its turn, but not before what was read for this one is used up: a session holds one page, however many conversations
+// it is behind in. The caller holds mu.
 func (s *Session) passed(c *cursor, seq domain.Seq) {
 	c.spans[0].next = seq + 1
+	for len(c.page) > 0 && c.page[0].event.Seq <= seq {
+		c.page[0] = nil
+		c.page = c.page[1:]
+	}
 	if c.spans[0].next > c.spans[0].last {
 		c.spans, c.page = c.spans[1:], nil
 	}
@@ -287,7 +319,7 @@ func (s *Session) passed(c *cursor, seq domain.Seq) {
 		s.drop(c)
 		return
 	}
-	if len(s.behind) > 1 {
+	if len(s.behind) > 1 && len(c.page) == 0 {
 		s.behind = append(s.behind[1:], c)
 	}
 }

@@ -39,6 +39,8 @@ type stream struct {
 	recent []*entry
 	// online is replaced, never changed.
 	online []*Session
+	// born is set when a command here creates the conversation: its log is announced from the first event on.
+	born bool
 	// waiting holds commands that wait for the head; loading is set while somebody reads it.
 	waiting []*item
 	loading bool
@@ -130,68 +132,54 @@ func (st *stream) drop(s *Session) {
 	}
 }
 
-// clear drops what the stream holds for others. Its head stays: commands under way may still look at it.
+// clear drops what the stream holds. Nobody uses it any more, but sessions that are behind may still refer to it.
 func (st *stream) clear() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.online = nil
+	st.head, st.settled, st.recent, st.online = nil, nil, nil, nil
 }
 
-// append takes committed events, which follow one another, and gives what the sessions have to be told: everything
-// after from up to the last of the events. More than the events themselves are due where others were committed
-// elsewhere. nil means that the events were known.
-func (st *stream) append(entries []*entry) (from domain.Seq, online []*Session) {
+// take notes that events are committed: those up to known, which are not at hand, and entries, which follow one
+// another. It gives what the sessions have to be told: the events from..last. More than the entries are due where
+// others were committed elsewhere. from is 0 when all was told before.
+func (st *stream) take(known domain.Seq, entries []*entry) (from, last domain.Seq, online []*Session) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	first, last := entries[0].event.Seq, entries[len(entries)-1].event.Seq
-	if last <= st.last {
-		return 0, nil
-	}
-	if first != st.last+1 {
-		st.recent = nil // there is a gap before first, and recent has none
-	}
 	from = st.last + 1
+	if known > st.last {
+		st.last, st.recent = known, nil
+	}
+	if len(entries) > 0 && entries[0].event.Seq != st.last+1 {
+		st.recent = nil // there is a gap before the entries, and recent has none
+	}
 	for _, e := range entries {
 		if e.event.Seq > st.last {
 			st.recent = append(st.recent, e)
+			st.last = e.event.Seq
 		}
 	}
 	if over := len(st.recent) - recentEvents; over > 0 {
 		st.recent = slices.Delete(st.recent, 0, over)
 	}
-	st.last = last
-	return from, st.online
+	if st.last < from {
+		return 0, 0, nil
+	}
+	return from, st.last, st.online
 }
 
 // open makes head the state that was read when the conversation became active here; events up to it need no
-// announcement.
-func (st *stream) open(head *domain.Conversation) {
+// announcement. It reports false for a conversation that is being created here: there they do.
+func (st *stream) open(head *domain.Conversation) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.head == nil {
-		st.head, st.last = head, head.LastSeq
+		st.head = head
 	}
-}
-
-// begin marks a conversation that was created just now: none of its events was announced.
-func (st *stream) begin() {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.settled == nil {
-		st.last = 0
+	if st.born {
+		return false
 	}
-}
-
-// skipTo notes that events up to last are committed, without having them, and gives what the sessions have to be
-// told as append does.
-func (st *stream) skipTo(last domain.Seq) (from domain.Seq, online []*Session) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if last <= st.last {
-		return 0, nil
-	}
-	from, st.last, st.recent = st.last+1, last, nil
-	return from, st.online
+	st.last = max(st.last, head.LastSeq)
+	return true
 }
 
 // since gives up to limit of the recent events from number next on; none if they are not among the recent.

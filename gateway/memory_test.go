@@ -1,0 +1,538 @@
+package gateway_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/parley-im/parley/domain"
+)
+
+// memory is a store in memory that keeps the contract of gateway.Log and gateway.History, and can be told to
+// misbehave in every way that the contract allows. Events are kept in their stored form, so that what is read back
+// has lost what a real store loses.
+type memory struct {
+	t testing.TB
+
+	mu       sync.Mutex
+	users    map[domain.UserID]domain.User
+	records  map[domain.ConversationID]*record
+	unique   map[string]domain.ConversationID
+	requests map[string]request // what a ChangeRequest.Key led to
+	counts   struct{ appends, changes, heads, pages, read int }
+
+	faults sync.Mutex
+	// The hooks run outside of mu. A commit's may block; they get the texts of the messages concerned.
+	beforeCommit func(ctx context.Context, c commit) error
+	afterCommit  func(ctx context.Context, c commit) error
+	onHeads      func(ctx context.Context, n domain.Needs) error
+	onEvents     func(ctx context.Context, c domain.ConversationID) error
+}
+
+// record is one conversation. Its head is replaced, never changed.
+type record struct {
+	head      *domain.Conversation
+	log       [][]byte
+	keys      map[key]domain.Seq
+	intervals map[domain.UserID][]domain.Interval
+}
+
+type key struct {
+	sender domain.SenderID
+	client string
+}
+
+type request struct {
+	conversation domain.ConversationID
+	seqs         []domain.Seq
+}
+
+// commit is what a hook gets to know of the batch.
+type commit struct {
+	drafts  []domain.Draft
+	changes []domain.ChangeRequest
+}
+
+// texts gives the texts of the messages.
+func (c commit) texts() []string {
+	var texts []string
+	for _, d := range c.drafts {
+		texts = append(texts, d.Event.Message.Text)
+	}
+	return texts
+}
+
+func newMemory(t testing.TB) *memory {
+	return &memory{
+		t: t, users: make(map[domain.UserID]domain.User), records: make(map[domain.ConversationID]*record),
+		unique: make(map[string]domain.ConversationID), requests: make(map[string]request),
+	}
+}
+
+// errGone is what a store reports whose connection broke.
+func errGone() error { return domain.Errorf(domain.Unavailable, "the store is gone") }
+
+var errPoison = errors.New("value out of range")
+
+// Append implements gateway.Log.
+func (m *memory) Append(ctx context.Context, batch []domain.Draft) ([]domain.Placement, error) {
+	if len(batch) == 0 {
+		m.t.Error("an empty batch reached the store")
+	}
+	c := commit{drafts: slices.Clone(batch)}
+	if err := m.run(ctx, c, func() func(context.Context, commit) error { return m.beforeCommit }); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, errGone()
+	}
+	placements, err := m.append(batch)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.run(ctx, c, func() func(context.Context, commit) error { return m.afterCommit }); err != nil {
+		return nil, err
+	}
+	return placements, nil
+}
+
+func (m *memory) append(batch []domain.Draft) ([]domain.Placement, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts.appends++
+	type identity struct {
+		conversation domain.ConversationID
+		key
+	}
+	seen := make(map[identity]bool)
+	for _, d := range batch {
+		id := identity{d.Event.Conversation, key{d.Event.Sender, d.Event.ClientID}}
+		if seen[id] || d.Event.ClientID == "" {
+			m.t.Errorf("the batch breaks the contract: %v twice, or without a client id", id)
+		}
+		seen[id] = true
+		if d.Event.Message.Text == "poison" {
+			return nil, errPoison
+		}
+	}
+	placements := make([]domain.Placement, len(batch))
+	for i, d := range batch {
+		r := m.records[d.Event.Conversation]
+		if r == nil {
+			placements[i] = domain.Placement{Status: domain.Missing}
+			continue
+		}
+		k := key{d.Event.Sender, d.Event.ClientID}
+		if seq, known := r.keys[k]; known {
+			placements[i] = domain.Placement{Status: domain.Known, Seq: seq}
+			continue
+		}
+		if r.head.Version != d.Version {
+			placements[i] = domain.Placement{Status: domain.Stale}
+			continue
+		}
+		head := *r.head
+		head.LastSeq++
+		r.head = &head
+		r.keys[k] = head.LastSeq
+		r.log = append(r.log, m.encode(d.Event))
+		placements[i] = domain.Placement{Status: domain.Stored, Seq: head.LastSeq}
+	}
+	return placements, nil
+}
+
+func (m *memory) encode(ev *domain.Event) []byte {
+	b, err := ev.MarshalStored()
+	if err != nil {
+		m.t.Errorf("an event cannot be stored: %v", err)
+	}
+	return b
+}
+
+// Change implements gateway.Log.
+func (m *memory) Change(ctx context.Context, batch []domain.ChangeRequest) ([]domain.Changed, error) {
+	if len(batch) == 0 {
+		m.t.Error("an empty batch reached the store")
+	}
+	c := commit{changes: slices.Clone(batch)}
+	if err := m.run(ctx, c, func() func(context.Context, commit) error { return m.beforeCommit }); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, errGone()
+	}
+	changed, err := m.change(batch)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.run(ctx, c, func() func(context.Context, commit) error { return m.afterCommit }); err != nil {
+		return nil, err
+	}
+	return changed, nil
+}
+
+// change is one transaction: what it touches is copied, and put in place when all of it went well.
+func (m *memory) change(batch []domain.ChangeRequest) ([]domain.Changed, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts.changes++
+	tx := transaction{m: m, records: maps.Clone(m.records), unique: maps.Clone(m.unique), requests: maps.Clone(m.requests)}
+	changed := make([]domain.Changed, len(batch))
+	for i := range batch {
+		c, err := tx.change(&batch[i])
+		if err != nil {
+			return nil, err
+		}
+		changed[i] = c
+	}
+	m.records, m.unique, m.requests = tx.records, tx.unique, tx.requests
+	return changed, nil
+}
+
+type transaction struct {
+	m        *memory
+	records  map[domain.ConversationID]*record
+	unique   map[string]domain.ConversationID
+	requests map[string]request
+}
+
+func (tx *transaction) change(req *domain.ChangeRequest) (domain.Changed, error) {
+	if done, known := tx.requests[req.Key]; known {
+		r := tx.records[done.conversation]
+		d := domain.Decision{Conversation: clone(r.head), Result: domain.Result{Conversation: clone(r.head)}}
+		for _, seq := range done.seqs {
+			d.Events = append(d.Events, tx.m.decode(done.conversation, seq, r.log[seq-1]))
+		}
+		return domain.Changed{Decision: d}, nil
+	}
+	heads := tx.m.read(tx.records, req.Principal, req.Needs)
+	before := heads.Conversation
+	d, err := req.Decide(heads)
+	if err == nil && d.Conversation != nil && d.Conversation.UniqueKey != "" {
+		if holder, taken := tx.unique[d.Conversation.UniqueKey]; taken && holder != d.Conversation.ID {
+			heads = tx.m.read(tx.records, req.Principal, req.Needs)
+			heads.Existing = clone(tx.records[holder].head)
+			d, err = req.Decide(heads)
+		}
+	}
+	if err != nil {
+		return domain.Changed{Err: err}, nil //nolint:nilerr // a refusal does not disturb the others
+	}
+	if d.Conversation == nil {
+		return domain.Changed{Decision: d, Before: before}, nil
+	}
+	if d.Conversation.Title == "poison" {
+		return domain.Changed{}, errPoison
+	}
+	tx.write(req.Key, before, d)
+	return domain.Changed{Decision: d, Before: before}, nil
+}
+
+func (tx *transaction) write(changeKey string, before *domain.Conversation, d domain.Decision) {
+	id := d.Conversation.ID
+	r := &record{keys: make(map[key]domain.Seq), intervals: make(map[domain.UserID][]domain.Interval)}
+	if old := tx.records[id]; old != nil {
+		r = &record{log: slices.Clone(old.log), keys: maps.Clone(old.keys), intervals: make(map[domain.UserID][]domain.Interval)}
+		for u, in := range old.intervals {
+			r.intervals[u] = slices.Clone(in)
+		}
+	}
+	if before == nil {
+		before = &domain.Conversation{}
+	} else if before.UniqueKey != "" {
+		delete(tx.unique, before.UniqueKey)
+	}
+	if d.Conversation.UniqueKey != "" {
+		tx.unique[d.Conversation.UniqueKey] = id
+	}
+	done := request{conversation: id}
+	for i, ev := range d.Events {
+		if ev.Seq != domain.Seq(len(r.log)+1) {
+			tx.m.t.Errorf("event %d of a change carries number %d, the log has %d", i, ev.Seq, len(r.log))
+		}
+		if i == 0 {
+			r.keys[key{ev.Sender, changeKey}] = ev.Seq
+		}
+		r.log = append(r.log, tx.m.encode(ev))
+		done.seqs = append(done.seqs, ev.Seq)
+	}
+	tx.requests[changeKey] = done
+	r.head = clone(d.Conversation)
+	if r.head.Version != before.Version+1 || r.head.LastSeq != domain.Seq(len(r.log)) {
+		tx.m.t.Errorf("a change leads from version %d to %d, last %d of %d", before.Version, r.head.Version, r.head.LastSeq, len(r.log))
+	}
+	for _, p := range r.head.Participants {
+		if _, was := before.Participant(p.UserID); !was {
+			r.intervals[p.UserID] = append(r.intervals[p.UserID], domain.Interval{From: p.JoinedSeq})
+		}
+	}
+	for _, p := range before.Participants {
+		if _, is := r.head.Participant(p.UserID); !is {
+			in := r.intervals[p.UserID]
+			in[len(in)-1].To = r.head.LastSeq
+		}
+	}
+	tx.records[id] = r
+}
+
+// Heads implements gateway.History.
+func (m *memory) Heads(ctx context.Context, p domain.Principal, n domain.Needs) (*domain.Heads, error) {
+	m.faults.Lock()
+	hook := m.onHeads
+	m.faults.Unlock()
+	if hook != nil {
+		if err := hook(ctx, n); err != nil {
+			return nil, err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, errGone()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts.heads++
+	return m.read(m.records, p, n), nil
+}
+
+// read gives what the needs name. The caller holds mu.
+func (m *memory) read(records map[domain.ConversationID]*record, p domain.Principal, n domain.Needs) *domain.Heads {
+	h := &domain.Heads{Past: make(map[domain.ConversationID][]domain.Interval)}
+	past := func(r *record) {
+		if n.Past && p.User != 0 {
+			h.Past[r.head.ID] = slices.Clone(r.intervals[p.User])
+		}
+	}
+	if r := records[n.Conversation]; r != nil {
+		h.Conversation = clone(r.head)
+		past(r)
+		if n.Message > 0 && int(n.Message) <= len(r.log) {
+			h.Message = m.decode(n.Conversation, n.Message, r.log[n.Message-1])
+		}
+	}
+	for _, id := range n.Conversations {
+		if r := records[id]; r != nil {
+			h.Conversations = append(h.Conversations, clone(r.head))
+			past(r)
+		}
+	}
+	for _, u := range m.users {
+		if u.ID == p.User && n.Self {
+			h.Self = &u
+		}
+		if slices.ContainsFunc(n.Users, func(ref domain.UserRef) bool { return ref.Is(u) }) {
+			h.Users = append(h.Users, u)
+		}
+	}
+	return h
+}
+
+// Events implements gateway.History.
+func (m *memory) Events(
+	ctx context.Context, c domain.ConversationID, after, upto domain.Seq,
+) ([]*domain.Event, error) {
+	m.faults.Lock()
+	hook := m.onEvents
+	m.faults.Unlock()
+	if hook != nil {
+		if err := hook(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, errGone()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts.pages++
+	var events []*domain.Event
+	if r := m.records[c]; r != nil {
+		for seq := after + 1; seq <= min(upto, r.head.LastSeq); seq++ {
+			events = append(events, m.decode(c, seq, r.log[seq-1]))
+		}
+	}
+	m.counts.read += len(events)
+	return events, nil
+}
+
+func (m *memory) decode(c domain.ConversationID, seq domain.Seq, body []byte) *domain.Event {
+	ev, err := domain.UnmarshalStored(c, seq, body)
+	if err != nil {
+		m.t.Errorf("an event cannot be read back: %v", err)
+	}
+	return ev
+}
+
+func clone(c *domain.Conversation) *domain.Conversation {
+	d := *c
+	d.Participants = slices.Clone(c.Participants)
+	return &d
+}
+
+func (m *memory) run(ctx context.Context, c commit, which func() func(context.Context, commit) error) error {
+	m.faults.Lock()
+	hook := which()
+	m.faults.Unlock()
+	if hook == nil {
+		return nil
+	}
+	return hook(ctx, c)
+}
+
+// set changes the hooks.
+func (m *memory) set(change func()) {
+	m.faults.Lock()
+	defer m.faults.Unlock()
+	change()
+}
+
+// down makes every call fail at once; the function that it returns brings the store back.
+func (m *memory) down() (up func()) {
+	m.set(func() {
+		m.beforeCommit = func(context.Context, commit) error { return errGone() }
+		m.onHeads = func(context.Context, domain.Needs) error { return errGone() }
+		m.onEvents = func(context.Context, domain.ConversationID) error { return errGone() }
+	})
+	return m.heal
+}
+
+// heal removes all faults.
+func (m *memory) heal() {
+	m.set(func() { m.beforeCommit, m.afterCommit, m.onHeads, m.onEvents = nil, nil, nil, nil })
+}
+
+// gate is a barrier at which calls wait until it is opened, as long as their context allows.
+type gate struct {
+	opened  chan struct{}
+	open    func()
+	arrived chan struct{} // gets a value per arrival, as far as it has room
+}
+
+func newGate() *gate {
+	g := &gate{opened: make(chan struct{}), arrived: make(chan struct{}, 10000)}
+	g.open = sync.OnceFunc(func() { close(g.opened) })
+	return g
+}
+
+func (g *gate) wait(ctx context.Context) error {
+	g.arrived <- struct{}{}
+	select {
+	case <-g.opened:
+		return nil
+	case <-ctx.Done():
+		return errGone()
+	}
+}
+
+// holdCommits makes commits wait before they happen.
+func (m *memory) holdCommits() *gate {
+	g := newGate()
+	m.set(func() { m.beforeCommit = func(ctx context.Context, _ commit) error { return g.wait(ctx) } })
+	return g
+}
+
+// failAfterCommit lets the next n commits happen and then reports that nobody knows whether they did.
+func (m *memory) failAfterCommit(n int) {
+	m.set(func() {
+		m.afterCommit = func(context.Context, commit) error {
+			m.faults.Lock()
+			defer m.faults.Unlock()
+			if n == 0 {
+				return nil
+			}
+			n--
+			return errGone()
+		}
+	})
+}
+
+// addUser puts a user into the directory.
+func (m *memory) addUser(id domain.UserID, root domain.AccountID) domain.User {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	account := "acme"
+	if root != 1 {
+		account += strconv.Itoa(int(root))
+	}
+	u := domain.User{
+		ID: id, Username: domain.Username("u" + id.String() + "@chat." + account), Root: root, Account: root,
+	}
+	m.users[id] = u
+	return u
+}
+
+// texts gives the texts of a conversation's messages in the order of the log.
+func (m *memory) texts(c domain.ConversationID) []string {
+	texts := []string{}
+	for _, ev := range m.events(c) {
+		if ev.Type == domain.EventSendMessage {
+			texts = append(texts, ev.Message.Text)
+		}
+	}
+	return texts
+}
+
+// events gives the whole log of a conversation.
+func (m *memory) events(c domain.ConversationID) []*domain.Event {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.records[c]
+	if r == nil {
+		return nil
+	}
+	var events []*domain.Event
+	for i, body := range r.log {
+		events = append(events, m.decode(c, domain.Seq(i+1), body))
+	}
+	return events
+}
+
+// last gives the number of a conversation's newest event.
+func (m *memory) last(c domain.ConversationID) domain.Seq {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.records[c]; r != nil {
+		return r.head.LastSeq
+	}
+	return 0
+}
+
+// memberships gives the intervals in which a user took part.
+func (m *memory) memberships(c domain.ConversationID, u domain.UserID) []domain.Interval {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.records[c]; r != nil {
+		return slices.Clone(r.intervals[u])
+	}
+	return nil
+}
+
+// tally gives how often the store was asked for what.
+func (m *memory) tally() (appends, changes, heads, pages, read int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.counts
+	return c.appends, c.changes, c.heads, c.pages, c.read
+}
+
+// elsewhere commits a change as another node would: past the gateway under test.
+func (m *memory) elsewhere(p domain.Principal, c domain.Command) domain.Changed {
+	m.mu.Lock()
+	m.counts.changes--
+	n := len(m.requests)
+	m.mu.Unlock()
+	changed, err := m.change([]domain.ChangeRequest{{
+		Key: "elsewhere-" + strconv.Itoa(n), Principal: p, Needs: c.Needs(p),
+		Decide: func(h *domain.Heads) (domain.Decision, error) {
+			h.Limits = domain.DefaultLimits()
+			return domain.Decide(h, p, c)
+		},
+	}})
+	if err != nil || changed[0].Err != nil {
+		m.t.Errorf("the change elsewhere failed: %v %v", err, changed)
+	}
+	return changed[0]
+}

@@ -2,11 +2,9 @@ package domain
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
-	"io"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -128,50 +126,19 @@ type Publish struct {
 // as much of it is filled in as could be read. Checks that need no state are made here.
 func DecodePublish(p Principal, pub *Publish, l Limits) Request {
 	req := Request{Topic: pub.Topic, Correlation: pub.Correlation, Unheard: pub.Version < 5 || pub.QoS == 0}
-	if pub.ResponseTopic != "" {
-		t, ok := ParseTopic(pub.ResponseTopic)
-		if !ok || t.Kind != RepliesTopic || !p.IsUser() || t.User != p.Username {
-			req.Err = Errorf(AccessDenied, "a Response Topic must lie under your own users/<username>/replies")
-			return req
-		}
-		req.ReplyTo, req.WantsReply = pub.ResponseTopic, true
-	}
-	topic, ok := ParseTopic(pub.Topic)
-	if !ok {
-		req.Err = Errorf(AccessDenied, "no such topic to publish to")
-		return req
-	}
-	var err error
-	switch topic.Kind {
-	case MessagesTopic:
-		req.Name = "sendMessage"
-		m := &SendMessage{Conversation: topic.Conversation}
-		var body messageOnTopic
-		req.RequestID, err = decodeStrict(pub.Payload, &body)
-		m.MessageRequest, m.RequestID = body.MessageRequest, body.RequestID
-		req.Command = m
-	case RawTopic:
-		req.Name = "sendMessage"
-		// In 3.1.1 there are no properties, and a payload is not JSON: nobody asked for a reply.
-		req.Command = rawMessage(topic.Conversation, pub)
-	case CommandTopic:
-		req.WantsReply = true
-		req.Command = newCommand(topic.Command)
-		if req.Command == nil {
-			req.RequestID = lenientRequestID(pub.Payload)
-			req.Err = Errorf(UnknownCommand, "no command %q", clip(topic.Command))
-			return req
-		}
-		req.Name = topic.Command
-		payload := pub.Payload
-		if len(bytes.TrimSpace(payload)) == 0 {
-			payload = []byte("{}")
-		}
-		req.RequestID, err = decodeStrict(payload, req.Command)
-	case NoTopic, TypingTopic, ReadTopic, EventsTopic, SignalsTopic, InboxTopic, StatusTopic, RepliesTopic:
-		err = Errorf(AccessDenied, "nobody may publish to %s", clip(pub.Topic))
+	err := req.decode(pub, l)
+	if len(req.RequestID) > maxRequestID {
+		req.RequestID = ""
 	}
 	req.WantsReply = req.WantsReply || req.RequestID != ""
+	if pub.ResponseTopic != "" {
+		t, ok := ParseTopic(pub.ResponseTopic)
+		if ok && t.Kind == RepliesTopic && p.IsUser() && t.User == p.Username {
+			req.ReplyTo, req.WantsReply = pub.ResponseTopic, true
+		} else {
+			err = Errorf(AccessDenied, "a Response Topic must lie under your own users/<username>/replies")
+		}
+	}
 	if err == nil && pub.Retain {
 		err = Errorf(InvalidRequest, "conversations keep no retained messages")
 	}
@@ -184,6 +151,52 @@ func DecodePublish(p Principal, pub *Publish, l Limits) Request {
 	return req
 }
 
+// decode fills in the command of a publish, its name and its request id.
+func (req *Request) decode(pub *Publish, l Limits) error {
+	topic, ok := ParseTopic(pub.Topic)
+	if !ok {
+		return Errorf(AccessDenied, "no such topic to publish to")
+	}
+	payload := pub.Payload
+	switch topic.Kind {
+	case MessagesTopic:
+		req.Name = "sendMessage"
+	case RawTopic:
+		req.Name = "sendMessage"
+		// In 3.1.1 there are no properties, and a payload is not JSON: nobody asked for a reply.
+		req.Command = rawMessage(topic.Conversation, pub)
+		return nil
+	case CommandTopic:
+		req.WantsReply = true
+		req.Command = newCommand(topic.Command)
+		if req.Command == nil {
+			req.RequestID = lenientRequestID(payload)
+			return Errorf(UnknownCommand, "no command %q", clip(topic.Command))
+		}
+		req.Name = topic.Command
+		if len(bytes.TrimSpace(payload)) == 0 {
+			payload = []byte("{}")
+		}
+	case NoTopic, TypingTopic, ReadTopic, EventsTopic, SignalsTopic, InboxTopic, StatusTopic, RepliesTopic:
+		return Errorf(AccessDenied, "nobody may publish to %s", clip(pub.Topic))
+	}
+	if req.Name == "sendMessage" && len(payload) > l.MessageBytes {
+		req.RequestID = lenientRequestID(payload)
+		return errMessageTooLarge(l)
+	}
+	var err error
+	if topic.Kind == MessagesTopic {
+		var body messageOnTopic
+		req.RequestID, err = decodeStrict(payload, &body)
+		m := &SendMessage{Conversation: topic.Conversation, MessageRequest: body.MessageRequest}
+		m.RequestID = body.RequestID
+		req.Command = m
+		return err
+	}
+	req.RequestID, err = decodeStrict(payload, req.Command)
+	return err
+}
+
 // messageOnTopic is the payload of conversations/<uuid>/messages.
 type messageOnTopic struct {
 	MessageRequest
@@ -193,95 +206,47 @@ type messageOnTopic struct {
 // rawMessage makes the message of a raw publish (protocol.md section 2).
 func rawMessage(c ConversationID, pub *Publish) *SendMessage {
 	part := Part{MimeType: pub.ContentType}
-	text := utf8.Valid(pub.Payload) && !bytes.ContainsRune(pub.Payload, 0)
+	text := utf8.Valid(pub.Payload)
 	if part.MimeType == "" {
 		part.MimeType = "application/octet-stream"
 		if text {
 			part.MimeType = "text/plain"
 		}
 	}
-	if text {
+	if text && bytes.IndexByte(pub.Payload, 0) < 0 {
 		part.Body = string(pub.Payload)
 	} else {
 		part.Body, part.Encoding = base64.StdEncoding.EncodeToString(pub.Payload), "base64"
 	}
 	m := &SendMessage{Conversation: c}
 	m.Parts = []Part{part}
-	if len(pub.Correlation) > 0 {
-		m.ClientID = string(pub.Correlation)
-		if !utf8.Valid(pub.Correlation) || strings.ContainsRune(m.ClientID, 0) {
-			m.ClientID = base64.RawURLEncoding.EncodeToString(pub.Correlation)
-		}
-	}
+	m.ClientID = correlationKey(pub.Correlation)
 	return m
 }
+
+// correlationKey makes an idempotency key of Correlation Data, which may be any bytes: of text that could be an id
+// itself, the others in base64, and those too long for that by their digest.
+func correlationKey(b []byte) string {
+	if utf8.Valid(b) && bytes.IndexByte(b, 0) < 0 && utf8.RuneCount(b) <= maxClientID {
+		return string(b)
+	}
+	if base64.RawURLEncoding.EncodedLen(len(b)) > maxClientID {
+		sum := sha256.Sum256(b)
+		b = sum[:]
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// maxRequestID is the most bytes of a requestId. A longer one is not even echoed.
+const maxRequestID = 128
 
 // Check reports what is wrong with a command's parameters alone, without looking at any state. Transports call it
 // before they hand a command over.
 func Check(c Command, l Limits) error {
-	if len(c.Common().RequestID) > 128 {
-		return Errorf(InvalidRequest, "requestId is at most 128 bytes long")
+	if len(c.Common().RequestID) > maxRequestID {
+		return Errorf(InvalidRequest, "requestId is at most %d bytes long", maxRequestID)
 	}
 	return c.check(l)
-}
-
-// decodeStrict decodes JSON into v: one object, no unknown fields, nothing after it. It gives the requestId also
-// when the rest is wrong.
-func decodeStrict(payload []byte, v any) (requestID string, err error) {
-	if !utf8.Valid(payload) {
-		return "", Errorf(InvalidRequest, "the payload is not UTF-8")
-	}
-	trimmed := bytes.TrimLeft(payload, " \t\r\n")
-	if len(trimmed) == 0 || trimmed[0] != '{' {
-		return "", Errorf(InvalidRequest, "the payload is not a JSON object")
-	}
-	d := json.NewDecoder(bytes.NewReader(payload))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return lenientRequestID(payload), jsonError(err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return lenientRequestID(payload), Errorf(InvalidRequest, "something follows the JSON object")
-	}
-	switch c := v.(type) {
-	case Command:
-		return c.Common().RequestID, nil
-	case *messageOnTopic:
-		return c.RequestID, nil
-	}
-	return "", nil
-}
-
-func lenientRequestID(payload []byte) string {
-	var m Meta
-	if json.Unmarshal(payload, &m) != nil || len(m.RequestID) > 128 {
-		return ""
-	}
-	return m.RequestID
-}
-
-// jsonError makes a refusal of a decoding error that names the field where it can.
-func jsonError(err error) error {
-	var refusal *Error
-	if errors.As(err, &refusal) {
-		return refusal
-	}
-	var wrongType *json.UnmarshalTypeError
-	if errors.As(err, &wrongType) {
-		if wrongType.Field == "" {
-			return Errorf(InvalidRequest, "the payload must be a JSON object, not a %s", wrongType.Value)
-		}
-		return Errorf(InvalidRequest, "%s must not be a %s", wrongType.Field, wrongType.Value)
-	}
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
-		return Errorf(InvalidRequest, "not JSON: %s at byte %d", syntax.Error(), syntax.Offset)
-	}
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return Errorf(InvalidRequest, "not JSON: it ends too early")
-	}
-	// encoding/json has no type for an unknown field; its text names the field and nothing private.
-	return Errorf(InvalidRequest, "%s", clip(strings.TrimPrefix(err.Error(), "json: ")))
 }
 
 // List is a JSON value that may be written as one element or as an array of them.
@@ -290,6 +255,10 @@ type List[T any] []T
 // UnmarshalJSON implements json.Unmarshaler.
 func (l *List[T]) UnmarshalJSON(b []byte) error {
 	b = bytes.TrimSpace(b)
+	if bytes.Equal(b, []byte("null")) {
+		*l = nil
+		return nil
+	}
 	if len(b) > 0 && b[0] == '[' {
 		return json.Unmarshal(b, (*[]T)(l))
 	}

@@ -35,8 +35,36 @@ func (o *RawObject) UnmarshalJSON(b []byte) error {
 	if err := json.Compact(&compact, b); err != nil {
 		return err
 	}
+	if deeperThan(compact.Bytes(), maxDepth) {
+		return Errorf(InvalidRequest, "nested deeper than %d levels", maxDepth)
+	}
 	*o = compact.Bytes()
 	return nil
+}
+
+// maxDepth is how deep the objects and lists of a RawObject may be nested, itself included. Without it an object could
+// be as deep as a JSON parser takes, and the event that contains it deeper: nobody could read the event any more.
+const maxDepth = 64
+
+// deeperThan reports whether valid JSON is nested deeper than most.
+func deeperThan(b []byte, most int) bool {
+	depth, inString := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			if depth++; depth > most {
+				return true
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return false
 }
 
 // Equal reports whether two objects mean the same: member order and spelling of numbers and strings aside, with
@@ -171,7 +199,7 @@ type Message struct {
 // Limits bound what clients may send (configuration limits.*). The zero value allows nothing.
 type Limits struct {
 	MessageBytes int // a whole message as JSON
-	PartBytes    int // one inline part body, as sent
+	PartBytes    int // one inline part body; of base64 what it stands for
 	TextChars    int // Unicode code points of text
 	Parts        int
 	Participants int // of one conversation
@@ -182,12 +210,22 @@ func DefaultLimits() Limits {
 	return Limits{MessageBytes: 64 << 10, PartBytes: 32 << 10, TextChars: 5000, Parts: 16, Participants: 1000}
 }
 
-var mimePattern = regexp.MustCompile(`^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(\s*;.*)?$`)
+// The most characters of an id, and bytes of a MIME type.
+const (
+	maxClientID = 64
+	maxMimeType = 255
+)
+
+var mimePattern = regexp.MustCompile(`^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}([ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?$`)
+
+func errMessageTooLarge(l Limits) *Error {
+	return Errorf(MessageTooLarge, "the message is larger than %d bytes", l.MessageBytes)
+}
 
 // check reports what is wrong with a message, its size included.
 func (m *MessageRequest) check(l Limits) error {
-	if utf8.RuneCountInString(m.ClientID) > 64 {
-		return Errorf(InvalidRequest, "id is at most 64 characters long")
+	if utf8.RuneCountInString(m.ClientID) > maxClientID {
+		return Errorf(InvalidRequest, "id is at most %d characters long", maxClientID)
 	}
 	if strings.ContainsRune(m.ClientID, 0) {
 		return Errorf(InvalidRequest, "id must not contain NUL")
@@ -199,7 +237,37 @@ func (m *MessageRequest) check(l Limits) error {
 			return Errorf(InvalidRequest, "options.priority is one of high, normal, low")
 		}
 	}
-	return m.Content.check(l)
+	if err := m.Content.check(l); err != nil {
+		return err
+	}
+	if m.leastSize() > l.MessageBytes {
+		return errMessageTooLarge(l)
+	}
+	return nil
+}
+
+// leastSize gives the bytes that the message has as JSON, less what the names of its fields and the escapes in its
+// texts take: over MQTT the payload itself is measured, elsewhere this is.
+func (m *MessageRequest) leastSize() int {
+	n := len(m.ClientID) + len(m.Text) + len(m.Attributes)
+	for _, o := range m.Payload {
+		n += len(o)
+	}
+	for i := range m.Parts {
+		n += len(m.Parts[i].MimeType) + len(m.Parts[i].Body) + len(m.Parts[i].URL)
+	}
+	if m.Mentions != nil {
+		for _, u := range m.Mentions.Users {
+			n += len(u)
+		}
+	}
+	if m.Notification != nil {
+		n += len(m.Notification.Text) + len(m.Notification.Sound)
+	}
+	if m.Options != nil {
+		n += len(m.Options.Push)
+	}
+	return n
 }
 
 func (c *Content) check(l Limits) error {
@@ -235,9 +303,9 @@ func (c *Content) check(l Limits) error {
 
 func (p *Part) check(i int, l Limits) error {
 	switch {
-	case !mimePattern.MatchString(p.MimeType):
+	case len(p.MimeType) > maxMimeType || !mimePattern.MatchString(p.MimeType):
 		return Errorf(InvalidRequest, "parts[%d].mimeType must have the form type/subtype", i)
-	case len(p.Body) > l.PartBytes:
+	case p.bodyBytes() > l.PartBytes:
 		return Errorf(MessageTooLarge, "parts[%d].body is longer than %d bytes", i, l.PartBytes)
 	case p.Body != "" && p.URL != "":
 		return Errorf(InvalidRequest, "parts[%d] has both body and url", i)
@@ -252,6 +320,16 @@ func (p *Part) check(i int, l Limits) error {
 		}
 	}
 	return nil
+}
+
+// bodyBytes gives the size of the inline content; of base64 what it stands for, for content may be as large there as
+// it is as text or in a raw publish.
+func (p *Part) bodyBytes() int {
+	if p.Encoding != "base64" {
+		return len(p.Body)
+	}
+	padding := len(p.Body) - len(strings.TrimRight(p.Body, "="))
+	return base64.StdEncoding.DecodedLen(len(p.Body)) - padding
 }
 
 // clip shortens a client's text for use in a detail.

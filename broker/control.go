@@ -20,9 +20,6 @@ func ConnOf(cl *mqtt.Client) *Conn {
 	return (*Conn)(s)
 }
 
-// ConnOf gives the connection of a client, nil if it has none here.
-func (s *Server) ConnOf(cl *mqtt.Client) *Conn { return ConnOf(cl) }
-
 // Send queues an acknowledgement: PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK or UNSUBACK. Packets go out in the order of
 // the calls, before any delivery that is pulled later. Properties are left out where the client does not want them or
 // could not take the packet for them. It does not block; a client that has gone does not get it.

@@ -36,8 +36,6 @@ type hall struct {
 	decide    func(s *seat, req domain.Request, done func(domain.Receipt, error))
 	subscribe func(s *seat, sub domain.Subscription) error
 
-	server *broker.Server
-
 	mu    sync.Mutex
 	users map[domain.Username]domain.UserID
 	seats map[string]*seat // the last one, by user and device
@@ -72,7 +70,7 @@ func (h *hall) login(_ context.Context, cl *mqtt.Client, hello domain.Hello) (ho
 	if hello.Password != "good" {
 		return nil, domain.Welcome{}, domain.Errorf(domain.NotAuthenticated, "wrong user name or password")
 	}
-	s := &seat{hall: h, cl: cl, conn: h.server.ConnOf(cl), hello: hello, filters: map[string]domain.SubscribeOptions{}}
+	s := &seat{hall: h, cl: cl, conn: broker.ConnOf(cl), hello: hello, filters: map[string]domain.SubscribeOptions{}}
 	if name, _, ok := domain.ServiceLogin(hello.Username); ok {
 		s.principal = domain.Principal{Service: 9, ServiceName: name, Root: 1, Account: 1}
 	} else {
@@ -259,7 +257,7 @@ func newRig(tb testing.TB, h *hall, opts ...option) *rig {
 	if r.server, err = broker.New(bo); err != nil {
 		tb.Fatal(err)
 	}
-	h.server, ho.Wire = r.server, r.server
+	ho.Wire = r.server
 	if err := r.server.Use(hooks.New(ho)); err != nil {
 		tb.Fatal(err)
 	}

@@ -175,7 +175,7 @@ func (s *Server) Serve() {
 	// mochi's own Serve is left out: its loop copies the map of clients twice a second, to look for expired sessions
 	// and in-flight packets, and there are none.
 	for _, l := range s.listeners {
-		s.acceptors.Go(func() { l.serve() })
+		s.acceptors.Go(l.serve)
 	}
 }
 
@@ -191,7 +191,7 @@ func (s *Server) Addrs() map[string]net.Addr {
 // StopAccepting closes the ports. Connections that are open stay.
 func (s *Server) StopAccepting() {
 	s.mu.Lock()
-	stopped, served := s.stopped, s.served
+	stopped := s.stopped
 	s.stopped = true
 	s.mu.Unlock()
 	if stopped {
@@ -200,7 +200,7 @@ func (s *Server) StopAccepting() {
 	for _, l := range s.listeners {
 		_ = l.Close() // what matters is that it is closed
 	}
-	if s.web != nil && served {
+	if s.web != nil {
 		_ = s.web.Close()
 	}
 	s.acceptors.Wait()

@@ -129,7 +129,7 @@ func (h *Hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) (out packets.P
 // completeRefusal corrects the CONNACKs with which mochi refuses on its own.
 func (h *Hook) completeRefusal(version byte, pk *packets.Packet) {
 	pk.Properties.ReceiveMaximum = 0
-	if version >= 5 && version <= 5 || pk.ReasonCode < packets.ErrUnspecifiedError.Code {
+	if version == 5 || pk.ReasonCode < packets.ErrUnspecifiedError.Code {
 		return
 	}
 	switch {

@@ -36,10 +36,10 @@ type verdict struct {
 func judge(version, qos byte, err error) verdict {
 	e := domain.AsError(err)
 	v := verdict{packet: packets.Puback}
-	switch {
-	case qos == 0:
+	switch qos {
+	case 0:
 		return verdict{}
-	case qos == 2:
+	case 2:
 		v.packet = packets.Pubrec
 	}
 	switch {
@@ -91,11 +91,12 @@ func (v verdict) ack(version byte, id uint16, r *domain.Receipt) packets.Packet 
 
 // connackReason gives the reason code for a refused login.
 func connackReason(version byte, err error) byte {
-	reason := domain.CodeOf(err).Info().Reason
-	switch domain.CodeOf(err) {
-	case domain.RateLimited:
+	code := domain.CodeOf(err)
+	reason := code.Info().Reason
+	switch {
+	case code == domain.RateLimited:
 		reason = packets.ErrConnectionRateExceeded.Code
-	case SessionConflict:
+	case code == SessionConflict:
 		reason = packets.ErrSessionTakenOver.Code
 	}
 	if version < 5 {

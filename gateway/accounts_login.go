@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/parley-im/parley/domain"
@@ -11,13 +12,20 @@ import (
 // [Accounts.Authenticate].
 func (a *Accounts) Login(ctx context.Context, username, password string) (login domain.Login, err error) {
 	defer a.metrics.observe(methodPassword, a.now(), a.now, &err)
+	began := a.now()
 	u, err := a.password(ctx, username, password)
 	if err != nil {
 		return domain.Login{}, err
 	}
-	t, err := a.start(ctx, u)
+	t, family, err := a.start(ctx, u)
 	if err != nil {
 		return domain.Login{}, err
+	}
+	// Whoever ended the user's logins meanwhile, perhaps with a new password, meant this one too.
+	if _, good, err := a.dir.TokenUser(ctx, u.ID, family, began.UnixMilli()); err != nil {
+		return domain.Login{}, loginRefusal(err)
+	} else if !good {
+		return domain.Login{}, errors.Join(errWrong(), a.tokens.RevokeFamily(ctx, family))
 	}
 	return domain.Login{Tokens: t, User: u}, nil
 }
@@ -79,7 +87,8 @@ func (a *Accounts) IssueTokens(ctx context.Context, p domain.Principal, username
 	if err != nil {
 		return domain.Tokens{}, err
 	}
-	return a.start(ctx, u)
+	t, _, err := a.start(ctx, u)
+	return t, err
 }
 
 // RevokeTokens ends every login of a user. The user itself may do it, and backends. Its errors are those of
@@ -110,22 +119,23 @@ func (a *Accounts) end(ctx context.Context, u domain.User) error {
 }
 
 // start makes the first tokens of a new family.
-func (a *Accounts) start(ctx context.Context, u domain.User) (domain.Tokens, error) {
-	var t domain.Tokens
+func (a *Accounts) start(ctx context.Context, u domain.User) (t domain.Tokens, family [16]byte, err error) {
+	if _, err := io.ReadFull(a.random, family[:]); err != nil {
+		return domain.Tokens{}, family, err
+	}
 	secret, digest, err := newSecret(a.random, refreshPrefix)
 	if err != nil {
-		return domain.Tokens{}, err
+		return domain.Tokens{}, family, err
 	}
-	first := domain.RefreshToken{Hash: digest, User: u.ID, Expires: a.now().Add(a.refresh).UnixMilli()}
-	if _, err := io.ReadFull(a.random, first.Family[:]); err != nil {
-		return domain.Tokens{}, err
+	if t.AccessToken, t.AccessExpires, err = a.minter.mint(ctx, u.ID, family); err != nil {
+		return domain.Tokens{}, family, err
 	}
-	if t.AccessToken, t.AccessExpires, err = a.minter.mint(ctx, u.ID, first.Family); err != nil {
-		return domain.Tokens{}, err
+	t.RefreshToken, t.RefreshExpires = secret, a.now().Add(a.refresh).UnixMilli()
+	err = a.tokens.StartFamily(ctx, domain.RefreshToken{
+		Hash: digest, Family: family, User: u.ID, Expires: t.RefreshExpires,
+	})
+	if err != nil {
+		return domain.Tokens{}, family, err
 	}
-	if err := a.tokens.StartFamily(ctx, first); err != nil {
-		return domain.Tokens{}, err
-	}
-	t.RefreshToken, t.RefreshExpires = secret, first.Expires
-	return t, nil
+	return t, family, nil
 }

@@ -67,7 +67,7 @@ func (i instant) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON takes seconds, with or without a fraction.
 func (i *instant) UnmarshalJSON(b []byte) error {
 	f, err := strconv.ParseFloat(string(b), 64)
-	if err != nil || f <= 0 || f > 1e11 {
+	if err != nil || !(f >= 0.001 && f < 1e11) {
 		return errors.New("not a date in seconds since 1970")
 	}
 	*i = instant(math.Round(f * 1000))

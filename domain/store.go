@@ -142,3 +142,54 @@ type Remembered struct {
 	ContentType string
 	Body        []byte
 }
+
+// SessionID is the store's number of a durable session.
+type SessionID int64
+
+// NeverExpires is the Session Expiry Interval of a session that stays until somebody ends it (MQTT 5, section
+// 3.1.2.11.2).
+const NeverExpires = 0xFFFFFFFF
+
+// SessionOpening is the beginning of a connection, as the store of sessions sees it.
+type SessionOpening struct {
+	User    UserID
+	Device  string
+	Version byte
+	// Clean discards an earlier session of the device; Expiry is how long the new one outlives its connection, in
+	// seconds, 0: not at all, and then the store keeps nothing of it.
+	Clean  bool
+	Expiry uint32
+	// Node names the gateway process that has the connection, Now is in milliseconds since 1970.
+	Node string
+	Now  int64
+}
+
+// StoredSession is what the store keeps of a device between its connections.
+type StoredSession struct {
+	// ID is 0 for a session that ends with its connection.
+	ID SessionID
+	// Present says that there was one to go on with; Subscriptions are what it had subscribed to.
+	Present       bool
+	Subscriptions []Subscription
+}
+
+// Position says up to which event a durable session has acknowledged a conversation.
+type Position struct {
+	Session      SessionID
+	Conversation ConversationID
+	Seq          Seq
+}
+
+// Stretch is a part of a conversation's log that a session has not acknowledged and may have: From to To, both
+// included.
+type Stretch struct {
+	Conversation ConversationID
+	From, To     Seq
+}
+
+// Mark is a delivered watermark: all events up to Seq have reached a device of the user.
+type Mark struct {
+	Conversation ConversationID
+	User         UserID
+	Seq          Seq
+}

@@ -86,3 +86,28 @@ type AccountRegistry interface {
 	Accounts(ctx context.Context, root domain.AccountID) ([]domain.Account, error)
 	CreateApplication(ctx context.Context, account, name string) error
 }
+
+// Sessions keeps what outlives connections: durable sessions with their subscriptions and positions. Any goroutine may
+// call it. Nothing here concerns what is stored in conversations: an error is unavailable, and the call may be repeated.
+type Sessions interface {
+	// OpenSession begins a connection: it discards the device's earlier session, or gives it to go on with unless it
+	// has expired, and notes that it is connected to the node.
+	OpenSession(ctx context.Context, o domain.SessionOpening) (domain.StoredSession, error)
+	// SaveSubscriptions replaces what a session is subscribed to. Conversations that become covered by start begin at
+	// their present last event; the positions in those no longer covered by any subscription to events are dropped.
+	// start is what was added: it decides where positions are made, all conversations of the user for the filter
+	// conversations/+/events.
+	SaveSubscriptions(ctx context.Context, id domain.SessionID, subs []domain.Subscription, start []domain.ConversationID, all bool) error
+	// Behind gives what a session has not acknowledged, by its positions and the user's times of membership, in the
+	// order of conversations and then of events: at most limit stretches of conversations after the given one.
+	Behind(ctx context.Context, id domain.SessionID, after domain.ConversationID, limit int) ([]domain.Stretch, error)
+	// SavePositions advances positions and delivered marks; none ever goes back.
+	SavePositions(ctx context.Context, positions []domain.Position, marks []domain.Mark) error
+	// CloseSession notes that a session has lost its connection to the node, at the time, and how long it shall be
+	// kept from then on, in seconds; 0 removes it. It does nothing if the session is connected to another node or
+	// began another connection since: since is the SessionOpening.Now of the connection that ends.
+	CloseSession(ctx context.Context, id domain.SessionID, node string, since, now int64, expiry uint32) error
+	// Beat notes that the node lives. Sessions of nodes that have not beaten for a minute count as disconnected since
+	// their last beat.
+	Beat(ctx context.Context, node string, now int64) error
+}

@@ -26,7 +26,7 @@ type memory struct {
 	counts   struct{ appends, changes, heads, pages, read int }
 
 	faults sync.Mutex
-	// The hooks run outside of mu. A commit's may block; they get the texts of the messages concerned.
+	// The hooks run outside of mu. They may block.
 	beforeCommit func(ctx context.Context, c commit) error
 	afterCommit  func(ctx context.Context, c commit) error
 	onHeads      func(ctx context.Context, n domain.Needs) error
@@ -55,15 +55,6 @@ type request struct {
 type commit struct {
 	drafts  []domain.Draft
 	changes []domain.ChangeRequest
-}
-
-// texts gives the texts of the messages.
-func (c commit) texts() []string {
-	var texts []string
-	for _, d := range c.drafts {
-		texts = append(texts, d.Event.Message.Text)
-	}
-	return texts
 }
 
 func newMemory(t testing.TB) *memory {

@@ -74,7 +74,7 @@ func (s *Session) due(st *stream, from, last domain.Seq, round uint64) bool {
 	if s.gone || from > last {
 		return false
 	}
-	if _, ok := s.wants(st.id); !ok {
+	if _, ok := s.wants(st.id, false); !ok {
 		return false
 	}
 	c := s.at[st.id]
@@ -101,25 +101,22 @@ func (s *Session) due(st *stream, from, last domain.Seq, round uint64) bool {
 // subscribed is what a session's subscriptions amount to for one conversation.
 type subscribed struct {
 	qos         byte
-	noLocal     bool
 	identifiers []int
 }
 
-// wants tells how the session subscribed to a conversation's events. Overlapping subscriptions make one delivery
-// with the highest QoS (MQTT 5, section 3.3.4). The caller holds mu.
-func (s *Session) wants(id domain.ConversationID) (sub subscribed, ok bool) {
+// wants tells how the session subscribed to a conversation's events; own: to those that it caused itself. Overlapping
+// subscriptions make one delivery with the highest QoS (MQTT 5, section 3.3.4). The caller holds mu.
+func (s *Session) wants(id domain.ConversationID, own bool) (sub subscribed, ok bool) {
 	if len(s.subscriptions) == 0 {
 		return subscribed{}, false
 	}
-	sub.noLocal = true
 	for _, f := range [...]domain.Filter{{Kind: domain.EventsTopic}, {Kind: domain.EventsTopic, Conversation: id}} {
 		o, has := s.subscriptions[f]
-		if !has {
+		if !has || own && o.NoLocal {
 			continue
 		}
 		ok = true
 		sub.qos = max(sub.qos, o.QoS)
-		sub.noLocal = sub.noLocal && o.NoLocal
 		if o.Identifier != 0 {
 			sub.identifiers = append(sub.identifiers, o.Identifier)
 		}
@@ -194,7 +191,7 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 	}
 	for len(s.behind) > 0 && len(dst) < cap(dst) {
 		c := s.behind[0]
-		sub, ok := s.wants(c.stream.id)
+		sub, ok := s.wants(c.stream.id, false)
 		if !ok { // unsubscribed meanwhile
 			s.drop(c)
 			continue
@@ -212,13 +209,17 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 		entries := c.ready(room)
 		if len(entries) == 0 {
 			if err := s.read(ctx, c); err != nil {
+				s.yield(c) // what is due elsewhere may be at hand
 				return dst, err
 			}
 			continue
 		}
 		for _, e := range entries {
-			if sub.noLocal && s.isOwn(e.event) {
-				continue
+			sub := sub
+			if s.isOwn(e.event) {
+				if sub, ok = s.wants(c.stream.id, true); !ok {
+					continue
+				}
 			}
 			if sub.qos > 0 {
 				window--
@@ -243,7 +244,7 @@ func (s *Session) bypass() bool {
 		return false // then every conversation needs it
 	}
 	i := slices.IndexFunc(s.behind, func(c *cursor) bool {
-		sub, ok := s.wants(c.stream.id)
+		sub, ok := s.wants(c.stream.id, false)
 		return !ok || sub.qos == 0
 	})
 	if i < 0 {
@@ -319,7 +320,14 @@ func (s *Session) passed(c *cursor, seq domain.Seq) {
 		s.drop(c)
 		return
 	}
-	if len(s.behind) > 1 && len(c.page) == 0 {
+	if len(c.page) == 0 {
+		s.yield(c)
+	}
+}
+
+// yield lets the next conversation have its turn, if c is the first. The caller holds mu.
+func (s *Session) yield(c *cursor) {
+	if len(s.behind) > 1 && s.behind[0] == c {
 		s.behind = append(s.behind[1:], c)
 	}
 }

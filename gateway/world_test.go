@@ -216,6 +216,8 @@ type client struct {
 	capacity  int
 	// delay is how long the pump takes per pull; nil: no time.
 	delay func() time.Duration
+	// onWake is called by every Wake; nil: nothing is.
+	onWake func()
 
 	ready  chan struct{} // closed when session is set
 	wakes  chan struct{}
@@ -349,7 +351,11 @@ func (c *client) sendAs(to domain.ConversationID, text, id string) *answer {
 func (c *client) Wake() {
 	c.mu.Lock()
 	c.woken++
+	hook := c.onWake
 	c.mu.Unlock()
+	if hook != nil {
+		hook()
+	}
 	select {
 	case c.wakes <- struct{}{}:
 	default:

@@ -95,7 +95,7 @@ func parseUserTopic(rest string) (Topic, bool) {
 		t.Kind = StatusTopic
 	case leaf == "replies":
 		t.Kind = RepliesTopic
-	case strings.HasPrefix(leaf, "replies/") && leaf != "replies/":
+	case strings.HasPrefix(leaf, "replies/") && !strings.HasSuffix(leaf, "/") && !strings.Contains(leaf, "//"):
 		t.Kind, t.Rest = RepliesTopic, strings.TrimPrefix(leaf, "replies")
 	default:
 		return Topic{}, false
@@ -161,7 +161,7 @@ func ParseFilter(s string) (f Filter, ok bool) {
 		s = name + "/replies"
 	}
 	t, ok := ParseTopic(s)
-	if !ok {
+	if !ok || below && t.Rest != "" {
 		return Filter{}, false
 	}
 	f = Filter{Kind: t.Kind, Conversation: t.Conversation, User: t.User, Rest: t.Rest}

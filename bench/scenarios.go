@@ -301,23 +301,21 @@ func latency(ctx context.Context, o Options, st *Store, r *Report, single time.D
 		readers.Go(func() { _ = c.run() })
 	}
 	const rate = 200
-	tick := time.NewTicker(time.Second / rate)
-	defer tick.Stop()
+	pace := newPacer()
+	defer pace.stop()
 	begin := time.Now()
-	sent := 0
-	for now := begin; now.Sub(begin) < o.Duration+warmUp; now = <-tick.C {
-		measuring.Store(time.Since(begin) > warmUp)
+	for sent := 0; sent < rate*int((o.Duration+warmUp)/time.Second); sent++ {
 		// Open loop: a publish is late from the instant at which it was due.
-		for due := begin.Add(time.Duration(sent) * time.Second / rate); !due.After(time.Now()); due = begin.Add(
-			time.Duration(sent) * time.Second / rate) {
-			c := senders[sent%len(senders)]
-			c.publish(c.topic, c.payload, due)
-			if err := c.flush(); err != nil {
-				return err
-			}
-			sent++
+		due := begin.Add(time.Duration(sent) * time.Second / rate)
+		pace.until(due)
+		measuring.Store(due.Sub(begin) > warmUp)
+		c := senders[sent%len(senders)]
+		c.publish(c.topic, c.payload, due)
+		if err := c.flush(); err != nil {
+			return err
 		}
 	}
+	pace.until(time.Now().Add(500 * time.Millisecond)) // the last acknowledgements
 	measuring.Store(false)
 	closeAll(clients)
 	readers.Wait()

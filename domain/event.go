@@ -105,11 +105,11 @@ func (e *Event) MarshalStored() ([]byte, error) {
 	}
 	if m := e.Message; m != nil {
 		s.Message = &storedMessage{
-			ClientID: m.ClientID, Receipt: m.Receipt, Priority: m.Priority, Push: m.Push,
+			ClientID: m.ClientID, Receipt: m.Receipt, Priority: m.Priority,
 			EditedTime: m.EditedTime, EditCount: m.EditCount, Removed: m.Removed,
 		}
 		if !m.Removed {
-			s.Message.Content = &m.Content
+			s.Message.Content, s.Message.Push = &m.Content, m.Push
 		}
 		if e.Type != EventSendMessage {
 			s.Message.Target, s.Message.Sender, s.Message.Time = m.Seq, m.Sender, m.Time

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"slices"
 	"time"
 
 	"github.com/parley-im/parley/domain"
@@ -200,47 +199,56 @@ func (c *Conn) sent(ds []domain.Delivery, src Source) {
 // flush writes what is encoded, and the control packets that are waiting, with one call. It is false when the connection
 // is broken; the pump ends then.
 func (c *Conn) flush(s *scratch) bool {
-	c.writing.Lock()
-	c.mu.Lock()
-	s.buf = c.take(s.buf)
-	c.mu.Unlock()
-	if len(s.buf) == 0 { // the other goroutine was faster
-		c.writing.Unlock()
+	var err error
+	s.buf, err = c.write(s.buf)
+	s.buf = s.buf[:0]
+	if err == nil {
 		return true
 	}
-	_, err := c.stream.Write(s.buf)
-	c.writing.Unlock()
-	s.buf = s.buf[:0]
-	if err != nil {
-		c.broken(err)
-		c.mu.Lock()
-		c.rest()
-		c.mu.Unlock()
-		return false
-	}
-	return true
+	c.broken(err)
+	c.mu.Lock()
+	c.rest()
+	c.mu.Unlock()
+	return false
 }
 
 // flushControl writes control packets while the pump waits for its source.
 func (c *Conn) flushControl() {
-	for {
-		c.writing.Lock()
+	defer func() {
+		if c.caught(recover()) {
+			c.cut()
+		}
 		c.mu.Lock()
-		if c.silent || !c.pulling || len(c.control) == 0 {
-			c.flushing = false
-			c.tellOver()
-			c.mu.Unlock()
-			c.writing.Unlock()
+		c.flushing = false
+		c.kick() // for what was queued since the loop ended
+		c.tellOver()
+		c.mu.Unlock()
+	}()
+	for {
+		c.mu.Lock()
+		needed := c.pulling && !c.silent && len(c.control) > 0
+		c.mu.Unlock()
+		if !needed {
 			return
 		}
-		buf := c.take(nil)
-		c.mu.Unlock()
-		_, err := c.stream.Write(buf)
-		c.writing.Unlock()
-		if err != nil {
+		if _, err := c.write(nil); err != nil {
 			c.broken(err)
 		}
 	}
+}
+
+// write writes buf and the waiting control packets. It gives back buf, perhaps grown.
+func (c *Conn) write(buf []byte) ([]byte, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.mu.Lock()
+	buf = c.take(buf)
+	c.mu.Unlock()
+	if len(buf) == 0 { // another goroutine was faster
+		return buf, nil
+	}
+	_, err := c.stream.Write(buf)
+	return buf, err
 }
 
 // take moves the waiting control packets to the end of buf. The caller holds mu.
@@ -272,74 +280,16 @@ func (c *Conn) broken(err error) {
 // part says what there is to say at the end, and hangs up.
 func (c *Conn) part(s *scratch) {
 	c.mu.Lock()
-	s.buf = c.take(s.buf[:0])
 	if c.version >= 5 && c.greeted && !c.parted && c.farewell.Reason != 0 {
-		s.buf = appendDisconnect(s.buf, c.farewell, c.largest)
+		c.control = appendDisconnect(c.control, c.farewell, c.largest)
 	}
 	c.parted = true
 	c.mu.Unlock()
-	c.writing.Lock()
-	if len(s.buf) > 0 {
-		_, _ = c.stream.Write(s.buf) // the connection ends either way
-	}
-	c.writing.Unlock()
+	s.buf, _ = c.write(s.buf[:0]) // the connection ends either way
 	s.buf = s.buf[:0]
 	_ = c.raw.SetReadDeadline(time.Now().Add(lingerTime)) // fails only on a closed socket
 	c.stream.hangUp()
 	c.mu.Lock()
 	c.silent = true
 	c.mu.Unlock()
-}
-
-// window holds the QoS 1 deliveries that the client has not acknowledged, in the order in which they were sent. It is
-// nearly always the oldest that is acknowledged.
-type window struct {
-	limit int
-	last  uint16 // the packet id that was given last
-	first int    // of the slices, what is before it is free
-	ids   []uint16
-	held  []domain.Delivery
-}
-
-func (w *window) room() int { return max(w.limit-(len(w.ids)-w.first), 0) }
-
-// add puts a delivery under the next packet id that is free.
-func (w *window) add(d domain.Delivery) uint16 {
-	for {
-		w.last++
-		if w.last != 0 && !slices.Contains(w.ids[w.first:], w.last) {
-			break
-		}
-	}
-	if w.first > 0 && len(w.ids) == cap(w.ids) {
-		w.ids = append(w.ids[:0], w.ids[w.first:]...)
-		n := copy(w.held, w.held[w.first:])
-		clear(w.held[n:])
-		w.held, w.first = w.held[:n], 0
-	}
-	w.ids, w.held = append(w.ids, w.last), append(w.held, d)
-	return w.last
-}
-
-// remove takes out the delivery of a packet id; ok is false if there is none.
-func (w *window) remove(id uint16) (d domain.Delivery, ok bool) {
-	i := slices.Index(w.ids[w.first:], id)
-	if i < 0 {
-		return domain.Delivery{}, false
-	}
-	i += w.first
-	d = w.held[i]
-	if i == w.first {
-		w.held[i] = domain.Delivery{}
-		w.first++
-	} else {
-		w.ids, w.held = slices.Delete(w.ids, i, i+1), slices.Delete(w.held, i, i+1)
-	}
-	if w.first == len(w.ids) {
-		w.first, w.ids, w.held = 0, w.ids[:0], w.held[:0]
-		if cap(w.held) > 4 { // an idle connection is to be small
-			w.ids, w.held = nil, nil
-		}
-	}
-	return d, true
 }

@@ -78,24 +78,17 @@ func (h *Hook) login(cl *mqtt.Client, hello domain.Hello) *refusal {
 	return nil
 }
 
-// connect calls Options.Connect on a goroutine of its own: the stack that a login needs would stay with the idle
-// connection, of which there are many.
+// connect calls Options.Connect. When that panics the client is told that the login failed.
 func (h *Hook) connect(cl *mqtt.Client, hello domain.Hello) (s Session, w domain.Welcome, err error) {
 	ctx, cancel := context.WithTimeout(h.o.Wire.Context(cl), h.o.ConnectTimeout)
 	defer cancel()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer func() {
-			if panicked := recover(); panicked != nil {
-				h.panicked(panicked)
-				err = domain.Errorf(domain.Internal, "something went wrong inside Parley")
-			}
-		}()
-		s, w, err = h.o.Connect(ctx, cl, hello)
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			h.panicked(panicked)
+			err = domain.Errorf(domain.Internal, "something went wrong inside Parley")
+		}
 	}()
-	<-done
-	return s, w, err
+	return h.o.Connect(ctx, cl, hello)
 }
 
 // keepAlive bounds the keep alive that a client asked for, in seconds, and tells whether that has changed it.

@@ -93,10 +93,10 @@ func (v verdict) ack(version byte, id uint16, r *domain.Receipt) packets.Packet 
 func connackReason(version byte, err error) byte {
 	code := domain.CodeOf(err)
 	reason := code.Info().Reason
-	switch {
-	case code == domain.RateLimited:
+	if code == domain.RateLimited {
 		reason = packets.ErrConnectionRateExceeded.Code
-	case code == SessionConflict:
+	}
+	if code == SessionConflict {
 		reason = packets.ErrSessionTakenOver.Code
 	}
 	if version < 5 {

@@ -23,13 +23,16 @@ type hub struct {
 	// backends are the sessions of services, by main account.
 	backends map[domain.AccountID][]*Session
 	sessions int
+	// allowances are what users may still do in this second. They outlast the sessions until they are whole again:
+	// left names the users whose last session is gone.
+	allowances map[domain.UserID]*userLimits
+	left       []domain.UserID
 }
 
 // attendance is what the hub keeps of a user: its sessions here, and the cached conversations that it takes part in.
 type attendance struct {
 	sessions []*Session
 	streams  map[*stream]struct{}
-	limits   *userLimits
 }
 
 func newHub(maxWeight int) *hub {
@@ -39,6 +42,7 @@ func newHub(maxWeight int) *hub {
 		recentFirst: list.New(),
 		maxWeight:   maxWeight,
 		backends:    make(map[domain.AccountID][]*Session),
+		allowances:  make(map[domain.UserID]*userLimits),
 	}
 }
 
@@ -94,10 +98,7 @@ func (h *hub) enter(s *Session) (displaced []*Session, refused bool) {
 		h.remove(a, old)
 	}
 	a.sessions = append(a.sessions, s)
-	if a.limits == nil {
-		a.limits = s.g.newUserLimits()
-	}
-	s.limits = a.limits
+	s.limits = h.allowance(s)
 	h.sessions++
 	for st := range a.streams {
 		st.add(s)
@@ -135,6 +136,30 @@ func (h *hub) remove(a *attendance, s *Session) {
 		st.drop(s)
 	}
 	h.sessions--
+	if len(a.sessions) == 0 && h.allowances[s.principal.User] != nil {
+		h.left = append(h.left, s.principal.User)
+	}
+}
+
+// allowance gives what the session's user may do, and drops those that need not be kept. The caller holds mu.
+func (h *hub) allowance(s *Session) *userLimits {
+	for len(h.left) > 0 {
+		id := h.left[0]
+		if a := h.users[id]; a == nil || len(a.sessions) == 0 {
+			if !h.allowances[id].whole() {
+				break
+			}
+			delete(h.allowances, id)
+		}
+		h.left = h.left[1:]
+	}
+	l := h.allowances[s.principal.User]
+	if l == nil {
+		if l = s.g.newUserLimits(); l != nil {
+			h.allowances[s.principal.User] = l
+		}
+	}
+	return l
 }
 
 // of gives a user's sessions. The slice must not be changed.

@@ -25,6 +25,19 @@ func (g *Gateway) newUserLimits() *userLimits {
 	return l
 }
 
+// whole reports whether nothing of the allowance is used up, so that a new one would be the same.
+func (l *userLimits) whole() bool {
+	if l == nil {
+		return true
+	}
+	for _, limiter := range [...]*rate.Limiter{l.messages, l.commands} {
+		if limiter != nil && limiter.Tokens() < float64(limiter.Burst()) {
+			return false
+		}
+	}
+	return true
+}
+
 func (l *userLimits) allow(c domain.Command) bool {
 	if l == nil {
 		return true

@@ -14,6 +14,8 @@ const (
 	EventEditMessage        EventType = "editMessage"
 	EventRemoveMessage      EventType = "removeMessage"
 
+	SignalDelivered EventType = "delivered"
+
 	NoticeConversationAdded   EventType = "conversationAdded"
 	NoticeConversationRemoved EventType = "conversationRemoved"
 	NoticeConflict            EventType = "conflict"
@@ -149,6 +151,17 @@ func UnmarshalStored(c ConversationID, seq Seq, body []byte) (*Event, error) {
 	}
 	e.At(c, seq)
 	return e, nil
+}
+
+// Signal is what a conversation's participants are told without it being sequenced or stored (protocol.md section 5.2).
+type Signal struct {
+	Type         EventType      `json:"type"`
+	Conversation ConversationID `json:"conversation"`
+	Time         int64          `json:"time"`
+	Initiator    *Initiator     `json:"initiator,omitempty"`
+	// Seq and UserID are of the watermarks: all events up to Seq have reached the user.
+	Seq    Seq    `json:"seq,omitempty"`
+	UserID UserID `json:"userId,omitempty"`
 }
 
 // Notice is an inbox event (protocol.md section 5.3).

@@ -158,7 +158,7 @@ type Options struct {
 	Receipt   bool      `json:"receipt,omitempty" doc:"The sender wants to hear of delivery and reading."`
 	Will      bool      `json:"will,omitempty" doc:"Sent when the session is lost."`
 	Priority  string    `json:"priority,omitempty" enum:"high,normal,low"`
-	Push      RawObject `json:"push,omitempty" doc:"For the push service; stored and returned as it is."`
+	Push      RawObject `json:"push,omitempty" doc:"For the push service; stored, and not shown in the message."`
 }
 
 // Content is what a message says, the same in requests and events.
@@ -190,7 +190,7 @@ type Message struct {
 	Content
 	Receipt    bool      `json:"receipt,omitempty"`
 	Priority   string    `json:"priority,omitempty"`
-	Push       RawObject `json:"push,omitempty"`
+	Push       RawObject `json:"-"` // for the push service alone: stored, and never shown
 	EditedTime int64     `json:"editedTime,omitempty" doc:"Milliseconds since 1970."`
 	EditCount  int       `json:"editCount,omitempty"`
 	Removed    bool      `json:"removed,omitempty"`

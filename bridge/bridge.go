@@ -169,17 +169,3 @@ func decode(data []byte, v any) error {
 	}
 	return nil
 }
-
-// Server gives an HTTP server for the handler with time limits, so that a slow or silent peer cannot hold a
-// connection for ever. The caller listens, serves and shuts it down.
-func Server(h http.Handler, logger *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      60 * time.Second,
-		IdleTimeout:       120 * time.Second,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-	}
-}

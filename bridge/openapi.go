@@ -73,6 +73,9 @@ func tidy(doc *huma.OpenAPI) {
 					reach(schemas, m.Schema, asked)
 				}
 			}
+			if r := op.Responses["204"]; r != nil {
+				r.Content = nil // huma takes the body that other routes have for given
+			}
 			for _, r := range op.Responses {
 				for _, m := range r.Content {
 					neverNull(m.Schema)

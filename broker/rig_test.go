@@ -167,6 +167,8 @@ func (s *seat) Unsubscribe(_ context.Context, filters []string) []bool {
 	return had
 }
 
+func (s *seat) Expire(uint32) {}
+
 func (s *seat) Leave(graceful bool) {
 	s.mu.Lock()
 	s.left++
@@ -610,4 +612,16 @@ func show(pk packets.Packet) string {
 	}
 	return fmt.Sprintf("%s id=%d reason=%#02x %q codes=%x topic=%q user=%v", packets.PacketNames[pk.FixedHeader.Type], pk.PacketID,
 		pk.ReasonCode, pk.Properties.ReasonString, pk.ReasonCodes, pk.TopicName, pk.Properties.User)
+}
+
+// held is a source that waits until its connection ends.
+type held struct {
+	*seat
+	reached chan struct{}
+}
+
+func (h *held) Next(ctx context.Context, dst []domain.Delivery, _ int) ([]domain.Delivery, error) {
+	h.reached <- struct{}{}
+	<-ctx.Done()
+	return dst, ctx.Err()
 }

@@ -136,10 +136,13 @@ func UnmarshalStored(c ConversationID, seq Seq, body []byte) (*Event, error) {
 	if m := s.Message; m != nil {
 		e.Message = &Message{
 			ClientID: m.ClientID, Sender: m.Sender, Time: m.Time, Receipt: m.Receipt, Priority: m.Priority,
-			Push: m.Push, EditedTime: m.EditedTime, EditCount: m.EditCount, Removed: m.Removed,
+			EditedTime: m.EditedTime, EditCount: m.EditCount, Removed: m.Removed,
 		}
-		if m.Content != nil {
-			e.Message.Content = *m.Content
+		if !m.Removed {
+			e.Message.Push = m.Push
+			if m.Content != nil {
+				e.Message.Content = *m.Content
+			}
 		}
 		if e.Type == EventSendMessage {
 			sender := s.Initiator

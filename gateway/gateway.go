@@ -28,6 +28,8 @@ type Options struct {
 	Logs          []Log
 	History       History
 	Authenticator Authenticator
+	// Sessions keeps durable sessions; nil: every session ends with its connection.
+	Sessions Sessions
 
 	Limits domain.Limits
 	// MessageRate and CommandRate are per second and user, with bursts of twice that; 0: unlimited.
@@ -35,8 +37,11 @@ type Options struct {
 	CommandRate float64
 	// MaxSubscriptions is per session (default 1000).
 	MaxSubscriptions int
-	// MaxSessions is in total; 0: unlimited.
-	MaxSessions int
+	// MaxSessions is in total, MaxUserSessions per user; 0: unlimited.
+	MaxSessions     int
+	MaxUserSessions int
+	// MaxMarked is the size up to which participants of a conversation are told of deliveries (default 100).
+	MaxMarked int
 	// MaxDirectBytes is how many bytes of replies and notices may wait for one session (default 1 MiB).
 	MaxDirectBytes int
 	// CacheBytes bounds the memory for heads and recent events (default 64 MiB).
@@ -54,16 +59,24 @@ type Options struct {
 // [New], which starts it, and end it with [Gateway.Close].
 type Gateway struct {
 	history History
-	auth    Authenticator
-	hub     *hub
-	shards  []*shard
-	limits  domain.Limits
-	logger  *slog.Logger
-	metrics *gatewayMetrics
-	now     func() time.Time
+	// sessions is nil where every session ends with its connection.
+	sessions Sessions
+	flusher  flusher
+	partings partings
+	// node names this gateway at the store; openings makes the times at which sessions began unique here.
+	node     string
+	openings atomic.Int64
+	auth     Authenticator
+	hub      *hub
+	shards   []*shard
+	limits   domain.Limits
+	logger   *slog.Logger
+	metrics  *gatewayMetrics
+	now      func() time.Time
 
 	messageRate, commandRate      float64
 	maxSubscriptions, maxSessions int
+	maxUserSessions, maxMarked    int
 	maxDirect, maxDirectBytes     int
 	commitTimeout, commitDeadline time.Duration
 
@@ -94,7 +107,8 @@ func New(o Options) (*Gateway, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &Gateway{
-		history: o.History, auth: o.Authenticator, limits: o.Limits, logger: o.Logger, now: o.Now,
+		history: o.History, sessions: o.Sessions, node: newKey(), maxMarked: either(o.MaxMarked, 100),
+		maxUserSessions: o.MaxUserSessions, auth: o.Authenticator, limits: o.Limits, logger: o.Logger, now: o.Now,
 		messageRate: o.MessageRate, commandRate: o.CommandRate,
 		maxSubscriptions: either(o.MaxSubscriptions, 1000), maxSessions: o.MaxSessions,
 		maxDirect: maxDirectQueue, maxDirectBytes: either(o.MaxDirectBytes, 1<<20),
@@ -122,6 +136,9 @@ func New(o Options) (*Gateway, error) {
 		g.shards = append(g.shards, s)
 		g.workers.Go(s.commit)
 		g.workers.Go(s.deliver)
+	}
+	if g.sessions != nil {
+		g.workers.Go(g.keepSessions)
 	}
 	return g, nil
 }
@@ -183,20 +200,25 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 	}
 	p.Device = hello.Device
 	s := &Session{g: g, principal: p, hello: hello, sink: sink}
-	displaced, refused := g.hub.enter(s)
-	if refused {
-		return nil, domain.Welcome{}, domain.Errorf(domain.SessionConflict, "another session has the tag %q", hello.Tag)
+	displaced, err := g.hub.enter(s)
+	if err != nil {
+		return nil, domain.Welcome{}, err
 	}
 	g.metrics.sessions.Inc()
 	for _, old := range displaced {
 		g.displace(old, s)
+	}
+	present, err := g.goOn(ctx, s, displaced)
+	if err != nil {
+		s.Leave(true)
+		return nil, domain.Welcome{}, err
 	}
 	if !expires.IsZero() {
 		s.mu.Lock()
 		s.expiry = time.AfterFunc(expires.Sub(g.now()), func() { sink.Close(domain.TokenExpired()) })
 		s.mu.Unlock()
 	}
-	return s, domain.Welcome{Principal: p, ServerTime: domain.Millis(g.now())}, nil
+	return s, domain.Welcome{Principal: p, Present: present, ServerTime: domain.Millis(g.now())}, nil
 }
 
 func (g *Gateway) displace(old, by *Session) {

@@ -64,8 +64,8 @@ func (h *hub) release(id domain.UserID) {
 }
 
 // enter adds a session. Sessions that it displaces (same client id, same tag) are taken out in the same step, so
-// that there are never two, and returned. refused is set when the session itself must give way.
-func (h *hub) enter(s *Session) (displaced []*Session, refused bool) {
+// that there are never two, and returned. An error says why the session itself must give way.
+func (h *hub) enter(s *Session) (displaced []*Session, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if s.principal.IsBackend() {
@@ -80,7 +80,7 @@ func (h *hub) enter(s *Session) (displaced []*Session, refused bool) {
 		}
 		h.backends[s.principal.Root] = append(rest, s)
 		h.sessions++
-		return displaced, false
+		return displaced, nil
 	}
 	a := h.attend(s.principal.User)
 	for _, old := range a.sessions {
@@ -88,11 +88,15 @@ func (h *hub) enter(s *Session) (displaced []*Session, refused bool) {
 		sameTag := s.hello.Tag != "" && old.hello.Tag == s.hello.Tag
 		if sameTag && !sameDevice && s.hello.Reconnect {
 			h.release(s.principal.User)
-			return nil, true
+			return nil, domain.Errorf(domain.SessionConflict, "another session has the tag %q", s.hello.Tag)
 		}
 		if sameDevice || sameTag {
 			displaced = append(displaced, old)
 		}
+	}
+	if most := s.g.maxUserSessions; most > 0 && len(a.sessions)-len(displaced) >= most {
+		h.release(s.principal.User)
+		return nil, domain.Errorf(domain.RateLimited, "more than %d sessions of one user", most)
 	}
 	for _, old := range displaced {
 		h.remove(a, old)
@@ -103,7 +107,7 @@ func (h *hub) enter(s *Session) (displaced []*Session, refused bool) {
 	for st := range a.streams {
 		st.add(s)
 	}
-	return displaced, false
+	return displaced, nil
 }
 
 // leave takes a session out; false if it was out already.
@@ -234,6 +238,13 @@ func (h *hub) done(st *stream) {
 	if st.users == 0 && st.Head() == nil {
 		h.forget(st) // a conversation that does not exist leaves no trace
 	}
+}
+
+// peek gives the conversation's stream if there is one, without counting a use.
+func (h *hub) peek(id domain.ConversationID) *stream {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.streams[id]
 }
 
 // evict forgets the streams that were not used for the longest time until the rest fits. The caller holds mu.

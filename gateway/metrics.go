@@ -20,7 +20,11 @@ type gatewayMetrics struct {
 	ackSeconds    prometheus.Histogram
 	catchupReads  prometheus.Counter
 	tooSlow       prometheus.Counter
-	panics        prometheus.Counter
+	flushSeconds  prometheus.Histogram
+	signals       prometheus.Counter
+
+	flushedPositions prometheus.Counter
+	panics           prometheus.Counter
 }
 
 func newGatewayMetrics(reg prometheus.Registerer, g *Gateway) (*gatewayMetrics, error) {
@@ -55,6 +59,16 @@ func newGatewayMetrics(reg prometheus.Registerer, g *Gateway) (*gatewayMetrics, 
 		tooSlow: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "parley_sessions_too_slow_total", Help: "Sessions ended because too much waited for them.",
 		}),
+		flushSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "parley_position_flush_duration_seconds", Buckets: latency,
+			Help: "Time to write the positions of durable sessions and the delivered marks of about a second.",
+		}),
+		flushedPositions: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "parley_positions_written_total", Help: "Positions of durable sessions written to the store.",
+		}),
+		signals: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "parley_signals_total", Help: "Signals given to sessions.",
+		}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "parley_gateway_panics_total", Help: "Panics recovered in the gateway.",
 		}),
@@ -64,7 +78,7 @@ func newGatewayMetrics(reg prometheus.Registerer, g *Gateway) (*gatewayMetrics, 
 	}
 	collectors := []prometheus.Collector{
 		m.sessions, m.commands, m.queued, m.batchSize, m.commitSeconds, m.commitRetries, m.ackSeconds, m.catchupReads,
-		m.tooSlow, m.panics,
+		m.tooSlow, m.panics, m.flushSeconds, m.flushedPositions, m.signals,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "parley_delivery_lagging_sessions", Help: "Sessions for which events are due.",
 		}, func() float64 { lagging, _ := g.lag(); return lagging }),

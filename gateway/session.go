@@ -41,6 +41,16 @@ type Session struct {
 	// round is the last round of announcements in which this session was to be woken.
 	round uint64
 	gone  bool
+	// progress is how far it has come where something is on its way or not yet written; unsaved: it is with the flusher.
+	progress map[domain.ConversationID]*progress
+	unsaved  bool
+	// stored is what the store keeps of the session, opened when the connection began, keep for how long the session
+	// outlives it. resuming: what is due is not known yet. superseded: a newer connection of the device has taken over.
+	stored     domain.StoredSession
+	opened     int64
+	keep       uint32
+	resuming   bool
+	superseded bool
 	// farewell ends the session once last has been sent.
 	last     *domain.Publication
 	farewell domain.Farewell
@@ -55,6 +65,8 @@ type direct struct {
 // cursor is a session's position in a conversation where something is due: one or more stretches of its log, in
 // ascending order. A stretch ends where the user's right to read ended, and begins where it began.
 type cursor struct {
+	id domain.ConversationID
+	// stream has the newest events; nil while nothing happens in the conversation.
 	stream *stream
 	spans  []span
 	// page holds events read from the store ahead of their turn.
@@ -77,19 +89,12 @@ func (s *Session) due(st *stream, from, last domain.Seq, round uint64) bool {
 	if _, ok := s.wants(st.id, false); !ok {
 		return false
 	}
-	c := s.at[st.id]
-	switch {
-	case c == nil:
-		c = &cursor{stream: st, spans: []span{{from, last}}}
-		if s.at == nil {
-			s.at = make(map[domain.ConversationID]*cursor)
-		}
-		s.at[st.id] = c
-		s.behind = append(s.behind, c)
-	case c.spans[len(c.spans)-1].last+1 >= from:
-		c.stream, c.spans[len(c.spans)-1].last = st, last
-	default:
-		c.stream, c.spans = st, append(c.spans, span{from, last})
+	c := s.cursor(st.id)
+	c.stream = st
+	if n := len(c.spans); n > 0 && c.spans[n-1].last+1 >= from {
+		c.spans[n-1].last = last
+	} else {
+		c.spans = append(c.spans, span{from, last})
 	}
 	if s.round == round {
 		return false
@@ -189,9 +194,9 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 	if s.direct = s.direct[n:]; len(s.direct) == 0 {
 		s.direct = nil
 	}
-	for len(s.behind) > 0 && len(dst) < cap(dst) {
+	for !s.resuming && len(s.behind) > 0 && len(dst) < cap(dst) {
 		c := s.behind[0]
-		sub, ok := s.wants(c.stream.id, false)
+		sub, ok := s.wants(c.id, false)
 		if !ok { // unsubscribed meanwhile
 			s.drop(c)
 			continue
@@ -217,10 +222,13 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 		for _, e := range entries {
 			sub := sub
 			if s.isOwn(e.event) {
-				if sub, ok = s.wants(c.stream.id, true); !ok {
+				if sub, ok = s.wants(c.id, true); !ok {
+					s.sent(c.id, e.event.Seq)
+					s.arrived(c.id, e.event.Seq)
 					continue
 				}
 			}
+			s.sent(c.id, e.event.Seq)
 			if sub.qos > 0 {
 				window--
 			}
@@ -244,7 +252,7 @@ func (s *Session) bypass() bool {
 		return false // then every conversation needs it
 	}
 	i := slices.IndexFunc(s.behind, func(c *cursor) bool {
-		sub, ok := s.wants(c.stream.id, false)
+		sub, ok := s.wants(c.id, false)
 		return !ok || sub.qos == 0
 	})
 	if i < 0 {
@@ -276,12 +284,15 @@ func (c *cursor) ready(limit int) []*entry {
 		}
 		return c.page[:n]
 	}
+	if c.stream == nil {
+		return nil
+	}
 	return c.stream.since(next, c.spans[0].last, limit)
 }
 
 // read fetches the next due events of c from the store. The caller holds mu, which is released meanwhile.
 func (s *Session) read(ctx context.Context, c *cursor) error {
-	id, sp := c.stream.id, c.spans[0]
+	id, sp := c.id, c.spans[0]
 	upto := min(sp.last, sp.next+pageEvents-1)
 	s.mu.Unlock()
 	s.g.metrics.catchupReads.Inc()
@@ -335,13 +346,16 @@ func (s *Session) yield(c *cursor) {
 // drop forgets the first cursor. The caller holds mu.
 func (s *Session) drop(c *cursor) {
 	s.behind = s.behind[1:]
-	delete(s.at, c.stream.id)
+	delete(s.at, c.id)
 }
 
 // Done says that a delivery has arrived: it was acknowledged, or written if its QoS is 0.
 func (s *Session) Done(d domain.Delivery) {
 	s.mu.Lock()
 	ends := s.last != nil && s.last == d.Publication
+	if d.Seq > 0 {
+		s.arrived(d.Conversation, d.Seq)
+	}
 	s.mu.Unlock()
 	if ends {
 		s.sink.Close(s.farewell)
@@ -356,16 +370,24 @@ func (s *Session) Leave(graceful bool) {
 	if s.expiry != nil {
 		s.expiry.Stop()
 	}
-	s.g.hub.leave(s)
+	_ = graceful // decides about the Will once there is one
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.gone {
+		s.mu.Unlock()
 		return
 	}
 	s.gone = true
 	s.direct, s.behind, s.at, s.subscriptions = nil, nil, nil, nil
+	s.mu.Unlock()
 	s.g.metrics.sessions.Dec()
-	_ = graceful // decides about the Will once there is one
+	if s.g.sessions == nil || !s.principal.IsUser() {
+		s.g.hub.leave(s)
+		return
+	}
+	end := s.g.partings.begin(device{s.principal.User, s.principal.Device})
+	s.g.hub.leave(s)
+	s.g.part(s)
+	end()
 }
 
 // end takes a session that must go out at once, tells it why in its inbox, and closes it when it has heard, or soon.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"log/slog"
 
 	"github.com/parley-im/parley/domain"
 )
@@ -12,45 +13,75 @@ import (
 // It may read the store: whether a user takes part in a conversation that nothing happened in lately, for instance.
 func (s *Session) Subscribe(ctx context.Context, subs []domain.Subscription) []error {
 	refusals := make([]error, len(subs))
+	var started []domain.Filter
 	for i, sub := range subs {
-		refusals[i] = s.subscribe(ctx, sub)
+		var fresh bool
+		f, _ := domain.ParseFilter(sub.Filter)
+		if fresh, refusals[i] = s.subscribe(ctx, f, sub.Options); fresh {
+			started = append(started, f)
+		}
+	}
+	err := s.remember(ctx, started)
+	if err == nil {
+		return refusals
+	}
+	// Not stored is not granted: the client would count on it after its next connection.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range started {
+		delete(s.subscriptions, f)
+	}
+	for i := range refusals {
+		if refusals[i] == nil {
+			refusals[i] = err
+		}
 	}
 	return refusals
 }
 
-func (s *Session) subscribe(ctx context.Context, sub domain.Subscription) error {
-	f, ok := domain.ParseFilter(sub.Filter)
-	if !ok || !f.Allowed(s.principal) {
-		return domain.Errorf(domain.AccessDenied, "you may not subscribe to that")
+// subscribe grants one subscription, or says why not. fresh: there was none to the filter before.
+func (s *Session) subscribe(ctx context.Context, f domain.Filter, o domain.SubscribeOptions) (fresh bool, err error) {
+	if !f.Allowed(s.principal) {
+		return false, domain.Errorf(domain.AccessDenied, "you may not subscribe to that")
 	}
 	switch {
 	case f.Kind == domain.StatusTopic || f.Group != "":
-		return domain.Errorf(domain.AccessDenied, "not available yet")
+		return false, domain.Errorf(domain.AccessDenied, "not available yet")
 	case !f.Conversation.IsZero():
 		if err := s.g.mayFollow(ctx, s.principal, f.Conversation); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if f.Kind == domain.SignalsTopic {
-		sub.Options.QoS = 0
+		o.QoS = 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone {
-		return domain.Errorf(domain.Unavailable, "the session is ending")
+		return false, domain.Errorf(domain.Unavailable, "the session is ending")
 	}
-	if _, had := s.subscriptions[f]; !had && len(s.subscriptions) >= s.g.maxSubscriptions {
-		return domain.Errorf(domain.RateLimited, "too many subscriptions")
+	_, had := s.subscriptions[f]
+	if !had && len(s.subscriptions) >= s.g.maxSubscriptions {
+		return false, domain.Errorf(domain.RateLimited, "too many subscriptions")
 	}
 	if s.subscriptions == nil {
 		s.subscriptions = make(map[domain.Filter]domain.SubscribeOptions, 4)
 	}
-	s.subscriptions[f] = sub.Options
-	return nil
+	s.subscriptions[f] = o
+	return !had, nil
 }
 
 // Unsubscribe takes the filters of one UNSUBSCRIBE and tells, for each, whether there was such a subscription.
-func (s *Session) Unsubscribe(_ context.Context, filters []string) []bool {
+func (s *Session) Unsubscribe(ctx context.Context, filters []string) []bool {
+	had := s.unsubscribe(filters)
+	if err := s.remember(ctx, nil); err != nil {
+		// It takes effect now all the same; the next connection may find the subscription again.
+		s.g.logger.Warn("an unsubscription is not written", slog.Any("error", err))
+	}
+	return had
+}
+
+func (s *Session) unsubscribe(filters []string) []bool {
 	had := make([]bool, len(filters))
 	s.mu.Lock()
 	defer s.mu.Unlock()

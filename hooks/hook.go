@@ -25,6 +25,8 @@ type Session interface {
 	Subscribe(ctx context.Context, subs []domain.Subscription) []error
 	// Unsubscribe tells, for each filter, whether it was subscribed.
 	Unsubscribe(ctx context.Context, filters []string) []bool
+	// Expire changes for how long the session is kept after its connection, in seconds.
+	Expire(after uint32)
 	// Leave ends the session. graceful: the client had said that it leaves.
 	Leave(graceful bool)
 }
@@ -216,6 +218,9 @@ func (h *Hook) disconnect(cl *mqtt.Client, l *link, pk *packets.Packet) domain.F
 	p := &pk.Properties
 	if p.SessionExpiryIntervalFlag && p.SessionExpiryInterval > 0 && !l.durable {
 		return farewell(packets.ErrProtocolViolationZeroNonZeroExpiry) // [MQTT-3.14.2-2]
+	}
+	if p.SessionExpiryIntervalFlag {
+		l.session.Expire(min(p.SessionExpiryInterval, h.o.SessionExpiryMax))
 	}
 	p.SessionExpiryInterval, p.SessionExpiryIntervalFlag = 0, false
 	pk.ReasonCode = 0

@@ -1,0 +1,464 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/parley-im/parley/domain"
+)
+
+const (
+	// flushPeriod is how often positions and delivered marks are written: a crash redelivers what was acknowledged
+	// since.
+	flushPeriod = time.Second
+	// beatPeriod is how often a gateway says that it lives.
+	beatPeriod = 10 * time.Second
+	// backlogPage is how many stretches of what a session is behind are read at a time.
+	backlogPage = 500
+)
+
+// progress is how far a session has come with what it was sent of one conversation.
+type progress struct {
+	// flight holds what was sent and may be unacknowledged, in order; the first one is.
+	flight []flown
+	// position is the last event before which, and with which, all have arrived; saved is the one that the store knows.
+	position, saved domain.Seq
+}
+
+type flown struct {
+	seq     domain.Seq
+	arrived bool
+}
+
+// sent notes that an event was given to the connection. The caller holds mu.
+func (s *Session) sent(c domain.ConversationID, seq domain.Seq) {
+	if s.principal.User == 0 {
+		return
+	}
+	p := s.progress[c]
+	if p == nil {
+		p = &progress{}
+		if s.progress == nil {
+			s.progress = make(map[domain.ConversationID]*progress)
+		}
+		s.progress[c] = p
+	}
+	p.flight = append(p.flight, flown{seq: seq})
+}
+
+// arrived notes that an event has reached the device. The caller holds mu.
+func (s *Session) arrived(c domain.ConversationID, seq domain.Seq) {
+	p := s.progress[c]
+	if p == nil {
+		return
+	}
+	i, ok := slices.BinarySearchFunc(p.flight, seq, func(f flown, seq domain.Seq) int { return int(f.seq - seq) })
+	if !ok {
+		return
+	}
+	p.flight[i].arrived = true
+	n := 0
+	for n < len(p.flight) && p.flight[n].arrived {
+		p.position = p.flight[n].seq
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	if p.flight = p.flight[n:]; len(p.flight) == 0 {
+		p.flight = nil
+	}
+	if !s.unsaved {
+		s.unsaved = true
+		s.g.flusher.add(s)
+	}
+}
+
+// collect gives what the store does not know yet of how far the session has come, and forgets conversations in which
+// nothing is on its way.
+func (s *Session) collect(b *flush) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsaved = false
+	for id, p := range s.progress {
+		if p.position > p.saved {
+			if s.stored.ID != 0 && !s.superseded {
+				b.positions = append(b.positions, domain.Position{Session: s.stored.ID, Conversation: id, Seq: p.position})
+			}
+			b.marks = append(b.marks, domain.Mark{Conversation: id, User: s.principal.User, Seq: p.position})
+			p.saved = p.position
+		}
+		if len(p.flight) == 0 {
+			delete(s.progress, id)
+		}
+	}
+	if len(s.progress) == 0 {
+		s.progress = nil
+	}
+}
+
+// flush is what is written at once.
+type flush struct {
+	positions []domain.Position
+	marks     []domain.Mark
+}
+
+func (b *flush) empty() bool { return len(b.positions) == 0 && len(b.marks) == 0 }
+
+// tidy leaves the highest position of each session and conversation, and the highest mark of each user and
+// conversation.
+func (b *flush) tidy() {
+	type place struct {
+		session      domain.SessionID
+		user         domain.UserID
+		conversation domain.ConversationID
+	}
+	highest := make(map[place]int, len(b.positions)+len(b.marks))
+	positions := b.positions[:0]
+	for _, p := range b.positions {
+		at := place{session: p.Session, conversation: p.Conversation}
+		if i, ok := highest[at]; ok {
+			positions[i].Seq = max(positions[i].Seq, p.Seq)
+			continue
+		}
+		highest[at] = len(positions)
+		positions = append(positions, p)
+	}
+	marks := b.marks[:0]
+	for _, m := range b.marks {
+		at := place{user: m.User, conversation: m.Conversation}
+		if i, ok := highest[at]; ok {
+			marks[i].Seq = max(marks[i].Seq, m.Seq)
+			continue
+		}
+		highest[at] = len(marks)
+		marks = append(marks, m)
+	}
+	b.positions, b.marks = positions, marks
+}
+
+// save writes a flush, again and again until the store takes it or ctx ends.
+func (g *Gateway) save(ctx context.Context, b *flush) error {
+	if g.sessions == nil || b.empty() {
+		return nil
+	}
+	b.tidy()
+	begin := g.now()
+	err := g.sessions.SavePositions(ctx, b.positions, b.marks)
+	g.metrics.flushSeconds.Observe(g.now().Sub(begin).Seconds())
+	if err == nil {
+		g.metrics.flushedPositions.Add(float64(len(b.positions)))
+		g.delivered(b.marks)
+	}
+	return err
+}
+
+// keepSessions writes positions and marks about once a second, and tells the store that this gateway lives, until the
+// gateway is closed. What could not be written is written the next time.
+func (g *Gateway) keepSessions() {
+	tick := time.NewTicker(flushPeriod)
+	defer tick.Stop()
+	var left flush
+	var beaten time.Time
+	for {
+		select {
+		case <-g.running.Done():
+			return
+		case <-tick.C:
+		}
+		for _, s := range g.flusher.take() {
+			s.collect(&left)
+		}
+		ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
+		err := g.save(ctx, &left)
+		if err == nil {
+			left = flush{}
+		}
+		if now := g.now(); err == nil && now.Sub(beaten) >= beatPeriod {
+			if err = g.sessions.Beat(ctx, g.node, domain.Millis(now)); err == nil {
+				beaten = now
+			}
+		}
+		cancel()
+		if err != nil && g.running.Err() == nil {
+			g.logger.Warn("positions are not written; trying again", slog.Any("error", err))
+		}
+	}
+}
+
+// opening gives the present time, in milliseconds since 1970, and no time twice: it tells the connections of a device
+// apart.
+func (g *Gateway) opening() int64 {
+	now := domain.Millis(g.now())
+	for {
+		last := g.openings.Load()
+		next := max(now, last+1)
+		if g.openings.CompareAndSwap(last, next) {
+			return next
+		}
+	}
+}
+
+// goOn lets a session go on from where its device's earlier connection, if any, has come to.
+func (g *Gateway) goOn(ctx context.Context, s *Session, displaced []*Session) (present bool, err error) {
+	if g.sessions == nil || !s.principal.IsUser() {
+		return false, nil
+	}
+	for _, old := range displaced {
+		if old.principal.Device != s.principal.Device {
+			continue
+		}
+		if err := g.supersede(ctx, old); err != nil {
+			return false, err
+		}
+	}
+	if err := g.partings.wait(ctx, device{s.principal.User, s.principal.Device}); err != nil {
+		return false, err
+	}
+	return g.resume(ctx, s)
+}
+
+// resume gives the session what the store keeps of its device, or begins to keep it. The device's earlier connection
+// has been superseded by then, and what it had acknowledged is in the store.
+func (g *Gateway) resume(ctx context.Context, s *Session) (present bool, err error) {
+	s.opened = g.opening()
+	stored, err := g.sessions.OpenSession(ctx, domain.SessionOpening{
+		User: s.principal.User, Device: s.principal.Device, Version: s.hello.Version, Clean: s.hello.Clean,
+		Expiry: s.hello.Expiry, Node: g.node, Now: s.opened,
+	})
+	if err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stored, s.keep = stored, s.hello.Expiry
+	for _, sub := range stored.Subscriptions {
+		f, ok := domain.ParseFilter(sub.Filter)
+		if !ok || !f.Allowed(s.principal) {
+			continue // from a time when it was
+		}
+		if s.subscriptions == nil {
+			s.subscriptions = make(map[domain.Filter]domain.SubscribeOptions, len(stored.Subscriptions))
+		}
+		s.subscriptions[f] = sub.Options
+	}
+	if stored.Present {
+		// Events wait until it is known what is due before them.
+		s.resuming = true
+		g.background.Go(func() { g.backlog(s) })
+	}
+	return stored.Present, nil
+}
+
+// backlog finds out what a session missed, and then lets its events flow.
+func (g *Gateway) backlog(s *Session) {
+	var after domain.ConversationID
+	for more := true; more; {
+		var page []domain.Stretch
+		g.insist(func(ctx context.Context) (err error) {
+			if s.isGone() {
+				return nil
+			}
+			page, err = g.sessions.Behind(ctx, s.stored.ID, after, backlogPage)
+			return err
+		})
+		if more = len(page) >= backlogPage; len(page) > 0 {
+			after = page[len(page)-1].Conversation
+		}
+		s.missed(page)
+	}
+	s.mu.Lock()
+	s.resuming = false
+	s.mu.Unlock()
+	s.sink.Wake()
+}
+
+func (s *Session) isGone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone
+}
+
+// missed adds what the session is behind to what is due.
+func (s *Session) missed(page []domain.Stretch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return
+	}
+	for _, part := range page {
+		if _, ok := s.wants(part.Conversation, false); !ok {
+			continue
+		}
+		s.cursor(part.Conversation).include(span{part.From, part.To})
+	}
+}
+
+// cursor gives the session's cursor in a conversation, made when missing. The caller holds mu, and adds a span to it.
+func (s *Session) cursor(id domain.ConversationID) *cursor {
+	c := s.at[id]
+	if c == nil {
+		c = &cursor{id: id}
+		if s.at == nil {
+			s.at = make(map[domain.ConversationID]*cursor)
+		}
+		s.at[id] = c
+		s.behind = append(s.behind, c)
+	}
+	return c
+}
+
+// include adds a span to those of c, wherever it belongs; spans that touch become one.
+func (c *cursor) include(n span) {
+	spans := append(slices.Clone(c.spans), n)
+	slices.SortFunc(spans, func(a, b span) int { return int(a.next - b.next) })
+	merged := spans[:1]
+	for _, sp := range spans[1:] {
+		if tail := &merged[len(merged)-1]; sp.next <= tail.last+1 {
+			tail.last = max(tail.last, sp.last)
+		} else {
+			merged = append(merged, sp)
+		}
+	}
+	c.spans = merged
+}
+
+// remember writes the session's subscriptions to the store, where it is durable. started are the filters that it did
+// not have before.
+func (s *Session) remember(ctx context.Context, started []domain.Filter) error {
+	s.mu.Lock()
+	id := s.stored.ID
+	subs := make([]domain.Subscription, 0, len(s.subscriptions))
+	for f, o := range s.subscriptions {
+		subs = append(subs, domain.Subscription{Filter: f.String(), Options: o})
+	}
+	s.mu.Unlock()
+	if id == 0 {
+		return nil
+	}
+	var single []domain.ConversationID
+	all := false
+	for _, f := range started {
+		switch {
+		case f.Kind != domain.EventsTopic:
+		case f.Conversation.IsZero():
+			all = true
+		default:
+			single = append(single, f.Conversation)
+		}
+	}
+	return s.g.sessions.SaveSubscriptions(ctx, id, subs, single, all)
+}
+
+// Expire changes for how long the session is kept after its connection, in seconds (MQTT 5, section 3.14.2.2.2).
+func (s *Session) Expire(after uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keep = after
+}
+
+// part writes the last of what the session acknowledged, and that it is disconnected. A login of the same device waits
+// for that: see [hub.parting].
+func (g *Gateway) part(s *Session) {
+	var last flush
+	s.collect(&last)
+	s.mu.Lock()
+	id, keep, since := s.stored.ID, s.keep, s.opened
+	s.mu.Unlock()
+	now := domain.Millis(g.now())
+	// The gateway may be closing: this is still to be done.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(g.running), g.commitTimeout)
+	defer cancel()
+	err := g.save(ctx, &last)
+	if err == nil && id != 0 {
+		err = g.sessions.CloseSession(ctx, id, g.node, since, now, keep)
+	}
+	if err != nil {
+		// The acknowledgements since the last flush will be asked for again; the session ends by the node's last beat.
+		g.logger.Warn("a session's end is not written", slog.Any("error", err))
+	}
+}
+
+// supersede ends what the session does at the store: a newer connection of its device goes on from what it acknowledged
+// until now.
+func (g *Gateway) supersede(ctx context.Context, old *Session) error {
+	var last flush
+	old.collect(&last)
+	old.mu.Lock()
+	old.superseded = true
+	old.mu.Unlock()
+	return g.save(ctx, &last)
+}
+
+// flusher gathers the sessions that have something to write.
+type flusher struct {
+	mu       sync.Mutex
+	sessions []*Session
+}
+
+func (f *flusher) add(s *Session) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sessions = append(f.sessions, s)
+}
+
+func (f *flusher) take() []*Session {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	sessions := f.sessions
+	f.sessions = nil
+	return sessions
+}
+
+// device is what a durable session belongs to.
+type device struct {
+	user domain.UserID
+	id   string
+}
+
+// partings are the devices whose last connection is just being written off, with a channel that is closed when it is.
+type partings struct {
+	mu sync.Mutex
+	of map[device]chan struct{}
+}
+
+// begin notes that a connection of the device is being written off; the caller calls end when it is.
+func (p *partings) begin(d device) (end func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.of == nil {
+		p.of = make(map[device]chan struct{})
+	}
+	before, done := p.of[d], make(chan struct{})
+	p.of[d] = done
+	return func() {
+		if before != nil {
+			<-before
+		}
+		p.mu.Lock()
+		if p.of[d] == done {
+			delete(p.of, d)
+		}
+		p.mu.Unlock()
+		close(done)
+	}
+}
+
+// wait waits until nothing of the device is being written off any more.
+func (p *partings) wait(ctx context.Context, d device) error {
+	p.mu.Lock()
+	done := p.of[d]
+	p.mu.Unlock()
+	if done == nil {
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return domain.Because(domain.Unavailable, ctx.Err(), "the earlier session is still being written")
+	}
+}

@@ -136,7 +136,7 @@ func anyEvent() *rapid.Generator[*domain.Event] {
 				e.Message.Content, e.Message.EditedTime, e.Message.EditCount = anyContent().Draw(t, "content"), e.Time, 2
 				e.Reason = rapid.SampledFrom([]*domain.Reason{nil, {Code: -1, Detail: "spam"}, {}}).Draw(t, "reason")
 			}
-		case domain.EventRemoveConversation, domain.NoticeConversationAdded, domain.NoticeConversationRemoved, domain.NoticeConflict, domain.NoticeError:
+		default: // removeConversation has nothing of its own
 		}
 		e.At(conv, seq)
 		return e
@@ -297,6 +297,7 @@ func FuzzUnmarshalStored(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add([]byte(`{"y":"editMessage","m":{"q":-1,"c":null,"x":true}}`))
+	f.Add([]byte(`{"y":"sendMessage","m":{"c":{"text":"x"},"u":{"a":1},"x":true}}`))
 	f.Add([]byte(`{"y":"createConversation","c":null,"p":[null]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := domain.UnmarshalStored(conversationID(1), 8, b)

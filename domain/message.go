@@ -31,12 +31,17 @@ func (o *RawObject) UnmarshalJSON(b []byte) error {
 	case len(b) == 0 || b[0] != '{':
 		return Errorf(InvalidRequest, "expected a JSON object, got %s", clip(string(b)))
 	}
+	depth, spaced := shape(b)
+	if depth > maxDepth {
+		return Errorf(InvalidRequest, "nested deeper than %d levels", maxDepth)
+	}
+	if !spaced {
+		*o = bytes.Clone(b)
+		return nil
+	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, b); err != nil {
 		return err
-	}
-	if deeperThan(compact.Bytes(), maxDepth) {
-		return Errorf(InvalidRequest, "nested deeper than %d levels", maxDepth)
 	}
 	*o = compact.Bytes()
 	return nil
@@ -46,25 +51,27 @@ func (o *RawObject) UnmarshalJSON(b []byte) error {
 // be as deep as a JSON parser takes, and the event that contains it deeper: nobody could read the event any more.
 const maxDepth = 64
 
-// deeperThan reports whether valid JSON is nested deeper than most.
-func deeperThan(b []byte, most int) bool {
-	depth, inString := 0, false
+// shape tells how deep valid JSON is nested, and whether there is white space between its parts.
+func shape(b []byte) (deepest int, spaced bool) {
+	depth := 0
 	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case inString:
-		case c == '{' || c == '[':
-			if depth++; depth > most {
-				return true
+		switch b[i] {
+		case '"':
+			for i++; i < len(b) && b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
 			}
-		case c == '}' || c == ']':
+		case '{', '[':
+			depth++
+			deepest = max(deepest, depth)
+		case '}', ']':
 			depth--
+		case ' ', '\t', '\r', '\n':
+			spaced = true
 		}
 	}
-	return false
+	return deepest, spaced
 }
 
 // Equal reports whether two objects mean the same: member order and spelling of numbers and strings aside, with

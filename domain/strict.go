@@ -114,6 +114,9 @@ func blame(payload []byte, v any) string {
 	return "the payload"
 }
 
+// mostBlamed is the longest list of which blame tries the elements.
+const mostBlamed = 100
+
 func blameIn(value json.RawMessage, takes func(json.RawMessage) bool, m members) string {
 	var object map[string]json.RawMessage
 	var list []json.RawMessage
@@ -134,6 +137,9 @@ func blameIn(value json.RawMessage, takes func(json.RawMessage) bool, m members)
 		default:
 			return "." + name + blameIn(below, alone, m)
 		}
+	}
+	if len(list) > mostBlamed {
+		return "" // trying them all would take long, at the request of whoever sends nonsense
 	}
 	for i, element := range list {
 		alone := func(one json.RawMessage) bool { return takes(slices.Concat([]byte{'['}, one, []byte{']'})) }
@@ -266,9 +272,9 @@ func (s *speller) object() error {
 			continue
 		}
 		name := s.text()
-		i := slices.Index(s.members.names, name)
+		i := indexOf(s.members.names, name)
 		if i < 0 {
-			return Errorf(InvalidRequest, "unknown field %q: mind the letter case", clip(name))
+			return Errorf(InvalidRequest, "unknown field %q: mind the letter case", clip(string(name)))
 		}
 		if seen&(1<<i) != 0 {
 			return Errorf(InvalidRequest, "%q is given twice", name)
@@ -276,7 +282,7 @@ func (s *speller) object() error {
 		seen |= 1 << i
 		s.space()
 		s.at++ // the colon
-		if slices.Contains(s.members.free, name) {
+		if indexOf(s.members.free, name) >= 0 {
 			s.skip()
 		} else if err := s.value(); err != nil {
 			return err
@@ -315,8 +321,18 @@ func (s *speller) skip() {
 	}
 }
 
+// indexOf is slices.Index without making a string of the name.
+func indexOf(names []string, name []byte) int {
+	for i := range names {
+		if names[i] == string(name) {
+			return i
+		}
+	}
+	return -1
+}
+
 // text passes over a string and gives it.
-func (s *speller) text() string {
+func (s *speller) text() []byte {
 	start := s.at
 	escaped := false
 	for s.at++; s.json[s.at] != '"'; s.at++ {
@@ -328,13 +344,13 @@ func (s *speller) text() string {
 	s.at++
 	quoted := s.json[start:s.at]
 	if !escaped {
-		return string(quoted[1 : len(quoted)-1])
+		return quoted[1 : len(quoted)-1]
 	}
 	var plain string
 	if json.Unmarshal(quoted, &plain) != nil {
-		return string(quoted)
+		return quoted
 	}
-	return plain
+	return []byte(plain)
 }
 
 func (s *speller) space() {

@@ -22,6 +22,7 @@ type texts struct {
 	changes            string
 	removeParticipants string
 	closeMemberships   string
+	sessions           sessionTexts
 }
 
 func newTexts(d *dialect) texts {
@@ -43,6 +44,7 @@ func newTexts(d *dialect) texts {
 		removeParticipants: `DELETE FROM participants WHERE conversation_id = $1 AND ` + d.among("user_id", "$2"),
 		closeMemberships: `UPDATE memberships SET to_seq = $2 WHERE conversation_id = $1 AND to_seq IS NULL AND ` +
 			d.among("user_id", "$3"),
+		sessions: newSessionTexts(d),
 	}
 }
 

@@ -91,7 +91,7 @@ const (
 )
 
 // Cleanup removes what has expired by now (milliseconds since 1970): remembered answers after 24 hours, refresh tokens,
-// logins and signing keys. It works in small steps, so that nobody has to wait for it.
+// logins, signing keys and durable sessions. It works in small steps, so that nobody has to wait for it.
 func (s *Store) Cleanup(ctx context.Context, now int64) error {
 	const most = 500
 	for _, c := range []struct {
@@ -124,5 +124,5 @@ func (s *Store) Cleanup(ctx context.Context, now int64) error {
 			}
 		}
 	}
-	return nil
+	return s.removeExpired(ctx, now)
 }

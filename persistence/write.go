@@ -200,7 +200,9 @@ const (
 		SELECT $1::uuid, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])`
 	insertParticipant = `INSERT INTO participants (conversation_id, user_id, permissions, last_read, last_delivered, joined_seq, position)
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`
-	updateParticipant = `UPDATE participants SET permissions = $3, last_read = $4, last_delivered = $5, joined_seq = $6, position = $7
+	// The delivered mark may have been raised since the participant was read: that locks no head.
+	updateParticipant = `UPDATE participants SET permissions = $3, last_read = $4,
+		last_delivered = CASE WHEN last_delivered > $5 THEN last_delivered ELSE $5 END, joined_seq = $6, position = $7
 		WHERE conversation_id = $1 AND user_id = $2`
 	insertMemberships = `INSERT INTO memberships (conversation_id, user_id, from_seq)
 		SELECT $1::uuid, * FROM unnest($2::bigint[], $3::bigint[])`

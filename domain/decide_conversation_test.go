@@ -137,6 +137,14 @@ func TestUsersWhoCannotBeBroughtIn(t *testing.T) {
 	}
 }
 
+func TestDeletedUsersCreateNothing(t *testing.T) {
+	// A session outlives the deletion of its user for a moment; what it does then must not bring the user back.
+	_, err := newStore().decide(t, user(ghost), &domain.CreateConversation{Participants: with(bob)})
+	if domain.CodeOf(err) != domain.NotAuthenticated {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestDirectTakesExactlyTwoUsers(t *testing.T) {
 	for _, tc := range []struct {
 		name   string

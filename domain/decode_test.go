@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -276,6 +277,29 @@ func TestRequestsAreDecodedStrictly(t *testing.T) {
 			refused(t, tc.payload, publish(tc.topic, tc.payload), 1, tc.detail)
 		})
 	}
+}
+
+func TestDetailsAreShortAndWhole(t *testing.T) {
+	// A detail quotes what a client sent; it must not repeat all of it, nor cut a character in two.
+	for _, payload := range []string{
+		`{"` + strings.Repeat("語", 500) + `":1}`, `{"text":"x","mentions":{"users":["` + strings.Repeat("x語", 500) + `"]}}`,
+		`{"attributes":"` + strings.Repeat("語", 500) + `"}`,
+	} {
+		e := domain.AsError(publish(messagesTopic(), payload).Err)
+		if e == nil || len(e.Detail) > 200 || !utf8.ValidString(e.Detail) || strings.ContainsRune(e.Detail, utf8.RuneError) {
+			t.Errorf("%s: %+v", clipped(payload), e)
+		}
+	}
+	e := domain.AsError(publish("commands/"+strings.Repeat("é", 200), "{}").Err)
+	if e == nil || len(e.Detail) > 200 || !utf8.ValidString(e.Detail) {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestLongListsOfNonsenseAreRefusedQuickly(t *testing.T) {
+	// To say which element is wrong, each is tried: not when there are thousands.
+	payload := `{"payload":[` + strings.Repeat(`{},`, 20_000) + `5]}`
+	refused(t, "a long list", publish(messagesTopic(), payload), 1, "payload: ")
 }
 
 func TestWhatLooksOddAndIsFine(t *testing.T) {

@@ -275,6 +275,17 @@ func TestDeepestObjectsCanBeReadBack(t *testing.T) {
 	}
 }
 
+func TestNoObjectIsNull(t *testing.T) {
+	var o domain.RawObject
+	if b, err := json.Marshal(o); err != nil || string(b) != "null" {
+		t.Errorf("%s, %v", b, err)
+	}
+	o = domain.RawObject("{}")
+	if err := json.Unmarshal([]byte("null"), &o); err != nil || o != nil {
+		t.Errorf("%s, %v", o, err)
+	}
+}
+
 func TestEventsOfTheFutureAreRead(t *testing.T) {
 	// During an update of several nodes an older one reads what a newer one wrote: unknown fields are passed over.
 	e, err := domain.UnmarshalStored(conversationID(1), 8, []byte(`{"y":"sendMessage","t":5,"i":{"userId":1,"new":2},"m":{"c":{"text":"x","new":[]},"new":1},"new":{}}`))

@@ -10,6 +10,14 @@ import (
 // discreet is a log handler that leaves packets out: mochi logs them whole, with what people wrote in them.
 type discreet struct{ slog.Handler }
 
+// Enabled implements slog.Handler. What mochi tells of its own life is for those who look into it.
+func (h *discreet) Enabled(ctx context.Context, level slog.Level) bool {
+	if level == slog.LevelInfo {
+		level = slog.LevelDebug
+	}
+	return h.Handler.Enabled(ctx, level)
+}
+
 // Handle implements slog.Handler.
 func (h *discreet) Handle(ctx context.Context, r slog.Record) error {
 	clean := slog.NewRecord(r.Time, r.Level, r.Message, r.PC)

@@ -15,7 +15,7 @@ const (
 	maxUserData    = 64 << 10 // bytes of customData
 	maxSearch      = 256      // bytes of text
 	maxLookup      = 50       // users of one request
-	maxPage        = 100      // users of one page
+	maxPage        = 101      // users of one search: a page, and one more that tells whether there is a next
 )
 
 // CreateUser creates a user. A service creates users of the accounts of its tree, in a new application if need be;
@@ -126,7 +126,7 @@ func (a *Accounts) FindUsers(ctx context.Context, p domain.Principal, refs []dom
 	return users, nil
 }
 
-// SearchUsers gives a page of the directory, in the order of user numbers: at most q.Limit users (1 to 100) after
+// SearchUsers gives a page of the directory, in the order of user numbers: at most q.Limit users (1 to 101) after
 // q.After. q.Root is set to what p may see. Its errors are invalid-request, or the store's.
 func (a *Accounts) SearchUsers(ctx context.Context, p domain.Principal, q domain.UserQuery) ([]domain.User, error) {
 	if err := mustBeKnown(p); err != nil {

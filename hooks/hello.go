@@ -30,6 +30,14 @@ func hideWill(pk *packets.Packet) {
 	pk.Connect.WillFlag, pk.Connect.WillRetain = false, false
 }
 
+// hideEmptyPassword makes mochi see a CONNECT without a password where it is empty, which MQTT allows: mochi would say
+// that the client breaks the protocol, and not that it has failed to log in.
+func hideEmptyPassword(pk *packets.Packet) {
+	if len(pk.Connect.Password) == 0 {
+		pk.Connect.PasswordFlag = false
+	}
+}
+
 // hiddenWill gives the Will that hideWill has hidden, nil if there is none.
 func hiddenWill(pk *packets.Packet) *domain.Publish {
 	if !pk.Ignore {

@@ -168,6 +168,7 @@ func (h *Hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (out packets.Pac
 	if l == nil {
 		if pk.FixedHeader.Type == packets.Connect {
 			hideWill(&out)
+			hideEmptyPassword(&out)
 		}
 		return out, nil
 	}

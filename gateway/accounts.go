@@ -42,8 +42,11 @@ type AccountsOptions struct {
 	Password Argon2
 	// Parallel is how many passwords are hashed at a time; default: one per processor that Go may use.
 	Parallel int
-	// Queue is how many further logins may wait for that, default 256. Those beyond are refused as rate-limited.
+	// Queue is how many further logins may wait for that, default 1024. Those beyond are refused as rate-limited.
 	Queue int
+	// Remember is for how long a password that was found right need not be hashed again, default 5 minutes; negative:
+	// not at all. It is what makes many devices reconnect quickly.
+	Remember time.Duration
 
 	AccessLife  time.Duration // of an access token; default 48 hours
 	RefreshLife time.Duration // of a refresh token; default 30 days
@@ -70,7 +73,8 @@ func NewAccounts(dir Directory, tokens Tokens, reg Registry, o AccountsOptions) 
 		return nil, errors.New("gateway: accounts need a directory, tokens and a registry")
 	}
 	defaultTo(&o.Parallel, runtime.GOMAXPROCS(0))
-	defaultTo(&o.Queue, 256)
+	defaultTo(&o.Queue, 1024)
+	defaultTo(&o.Remember, 5*time.Minute)
 	defaultTo(&o.AccessLife, 48*time.Hour)
 	defaultTo(&o.RefreshLife, 30*24*time.Hour)
 	defaultTo(&o.KeyPeriod, 30*24*time.Hour)
@@ -87,7 +91,11 @@ func NewAccounts(dir Directory, tokens Tokens, reg Registry, o AccountsOptions) 
 	if o.Ended == nil {
 		o.Ended = func(domain.Principal) {}
 	}
-	h, err := newHasher(o.Password.orDefaults(), o.Random, o.Parallel, o.Queue)
+	cache, err := newPasswordCache(o.Random, o.Remember, o.Now)
+	if err != nil {
+		return nil, err
+	}
+	h, err := newHasher(o.Password.orDefaults(), o.Random, o.Parallel, o.Queue, cache)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +248,7 @@ func errWrong() error {
 // loginRefusal turns "there is none" of the store into the refusal of a login.
 func loginRefusal(err error) error {
 	switch domain.CodeOf(err) {
-	case domain.UserNotFound, domain.NotFound, domain.NotAuthenticated:
+	case domain.UserNotFound, domain.NotFound:
 		return domain.Because(domain.NotAuthenticated, err, "wrong name, password, key or token")
 	default:
 		return err

@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -265,279 +265,60 @@ func TestNoAdminKeyMeansNoAdmin(t *testing.T) {
 	}
 }
 
-func TestARefreshTokenWorksOnceAndItsReuseEndsTheLogin(t *testing.T) {
-	// Two parties that use one refresh token means that one of them has stolen it.
+func TestARightPasswordIsRememberedForAWhile(t *testing.T) {
+	// Otherwise a thousand devices that reconnect at once wait for a thousand slow hashes.
 	o := newOffice(t)
 	o.user("alice@chat.acme")
-	first := o.login("alice@chat.acme")
-	other := o.login("alice@chat.acme")
-	o.clock = o.clock.Add(time.Hour)
-	second, err := o.Refresh(t.Context(), first.RefreshToken)
+	o.login("alice@chat.acme")
+	busy, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range cap(o.hasher.slots) {
+		o.hasher.slots <- struct{}{} // nothing can be hashed
+	}
+	try := func(password string) error {
+		_, _, err := o.Authenticate(busy, domain.Hello{Username: "alice@chat.acme", Password: password, Device: "d"})
+		return err
+	}
+	if err := try("secret"); err != nil {
+		t.Errorf("a password that was right a moment ago: %v", err)
+	}
+	wantCode(t, "a wrong one", try("Secret"), domain.Unavailable)
+	o.clock = o.clock.Add(5 * time.Minute)
+	wantCode(t, "five minutes later", try("secret"), domain.Unavailable)
+
+	for range cap(o.hasher.slots) {
+		<-o.hasher.slots
+	}
+	o.login("alice@chat.acme")
+	password := "other"
+	if _, err := o.UpdateUser(t.Context(), admin(), "alice@chat.acme", domain.UserEdit{Password: &password}); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "the password before", second(o.Login(t.Context(), "alice@chat.acme", "secret")), domain.NotAuthenticated)
+	if err := o.DeleteUser(t.Context(), admin(), "alice@chat.acme"); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "after deletion", try("other"), domain.NotAuthenticated)
+}
+
+func TestThePasswordCacheIsBounded(t *testing.T) {
+	o := newOffice(t)
+	c := o.hasher.cache
+	for i := range c.most + 10 {
+		c.learn("hash", strconv.Itoa(i))
+	}
+	if n := len(c.entries); n > c.most || n < c.most/2 {
+		t.Errorf("%d entries, at most %d wanted", n, c.most)
+	}
+	if !c.knows("hash", strconv.Itoa(c.most+9)) {
+		t.Error("it has forgotten the newest")
+	}
+	c, err := newPasswordCache(o.random, -1, o.now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if second.User.Username != "alice@chat.acme" || second.RefreshToken == first.RefreshToken || second.AccessToken == first.AccessToken {
-		t.Errorf("refreshed: %+v", second)
-	}
-	if second.RefreshExpires != o.clock.Add(30*24*time.Hour).UnixMilli() {
-		t.Errorf("the new refresh token expires at %d", second.RefreshExpires)
-	}
-	_, err = o.Refresh(t.Context(), first.RefreshToken)
-	wantCode(t, "second use", err, domain.NotAuthenticated)
-	_, err = o.Refresh(t.Context(), second.RefreshToken)
-	wantCode(t, "the token that the first use gave", err, domain.NotAuthenticated)
-	_, err = o.Bearer(t.Context(), second.AccessToken)
-	wantCode(t, "the access token that it gave", err, domain.NotAuthenticated)
-	if _, err := o.Bearer(t.Context(), other.AccessToken); err != nil {
-		t.Errorf("another login of the same user: %v", err)
-	}
-}
-
-func TestLogoutEndsOneLogin(t *testing.T) {
-	o := newOffice(t)
-	o.user("alice@chat.acme")
-	first, second := o.login("alice@chat.acme"), o.login("alice@chat.acme")
-	if err := o.Logout(t.Context(), first.AccessToken); err != nil {
-		t.Fatal(err)
-	}
-	_, err := o.Bearer(t.Context(), first.AccessToken)
-	wantCode(t, "access token after logout", err, domain.NotAuthenticated)
-	_, err = o.Refresh(t.Context(), first.RefreshToken)
-	wantCode(t, "refresh token after logout", err, domain.NotAuthenticated)
-	wantCode(t, "second logout", o.Logout(t.Context(), first.AccessToken), domain.NotAuthenticated)
-	if _, err := o.Bearer(t.Context(), second.AccessToken); err != nil {
-		t.Errorf("the other login: %v", err)
-	}
-	_, key := o.service("acme", "billing")
-	wantCode(t, "logout of a service", o.Logout(t.Context(), key), domain.AccessDenied)
-	wantCode(t, "logout of the admin", o.Logout(t.Context(), adminKey), domain.AccessDenied)
-}
-
-func TestANewPasswordADeletionAndARevocationEndEveryLogin(t *testing.T) {
-	for what, end := range map[string]func(o *office) error{
-		"new password": func(o *office) error {
-			password := "other"
-			_, err := o.UpdateUser(t.Context(), admin(), "alice@chat.acme", domain.UserEdit{Password: &password})
-			return err
-		},
-		"deletion":   func(o *office) error { return o.DeleteUser(t.Context(), admin(), "alice@chat.acme") },
-		"revocation": func(o *office) error { return o.RevokeTokens(t.Context(), admin(), "alice@chat.acme") },
-	} {
-		o := newOffice(t)
-		alice := o.user("alice@chat.acme")
-		login := o.login("alice@chat.acme")
-		o.clock = o.clock.Add(time.Millisecond)
-		if err := end(o); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-		_, err := o.Bearer(t.Context(), login.AccessToken)
-		wantCode(t, "access token after "+what, err, domain.NotAuthenticated)
-		_, err = o.Refresh(t.Context(), login.RefreshToken)
-		wantCode(t, "refresh token after "+what, err, domain.NotAuthenticated)
-		if len(o.ended) != 1 || o.ended[0].User != alice.User {
-			t.Errorf("after %s the sessions of %+v were to be closed", what, o.ended)
-		}
-	}
-}
-
-func TestALoginThatOverlapsARevocationDoesNotOutliveIt(t *testing.T) {
-	// Who knows the old password must not slip in while it is being changed.
-	o := newOffice(t)
-	alice := o.user("alice@chat.acme")
-	o.minter.ring.store = duringSigning{o.books, func() {
-		if err := o.books.RevokeUser(t.Context(), alice.User, o.clock.Add(time.Millisecond).UnixMilli()); err != nil {
-			t.Error(err)
-		}
-	}}
-	_, err := o.Login(t.Context(), "alice@chat.acme", "secret")
-	wantCode(t, "login", err, domain.NotAuthenticated)
-	for _, f := range o.books.families {
-		if !f.revoked {
-			t.Error("the refresh token is still good")
-		}
-	}
-}
-
-// duringSigning does something between the check of a password and the login.
-type duringSigning struct {
-	*books
-	do func()
-}
-
-func (d duringSigning) SigningKeys(ctx context.Context) ([]domain.SigningKey, error) {
-	d.do()
-	return d.books.SigningKeys(ctx)
-}
-
-func TestBackendsIssueTokensForUsersOfTheirTree(t *testing.T) {
-	o := newOffice(t)
-	alice := o.user("alice@chat.acme")
-	o.user("eve@chat.globex")
-	billing, _ := o.service("acme", "billing")
-	for what, p := range map[string]domain.Principal{"service": billing, "admin": admin()} {
-		tokens, err := o.IssueTokens(t.Context(), p, "alice@chat.acme")
-		if err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-		if got, err := o.Bearer(t.Context(), tokens.AccessToken); err != nil || got != alice {
-			t.Errorf("%s: the token is of %+v, %v", what, got, err)
-		}
-		if _, err := o.Refresh(t.Context(), tokens.RefreshToken); err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-	_, err := o.IssueTokens(t.Context(), billing, "eve@chat.globex")
-	wantCode(t, "user of another tree", err, domain.UserNotFound)
-	_, err = o.IssueTokens(t.Context(), alice, "alice@chat.acme")
-	wantCode(t, "user", err, domain.AccessDenied)
-	_, err = o.IssueTokens(t.Context(), domain.Principal{}, "alice@chat.acme")
-	wantCode(t, "nobody", err, domain.NotAuthenticated)
-	if err := o.RevokeTokens(t.Context(), alice, "alice@chat.acme"); err != nil {
-		t.Errorf("a user ends its own logins: %v", err)
-	}
-	o.user("bob@chat.acme")
-	wantCode(t, "a user ends another's", o.RevokeTokens(t.Context(), alice, "bob@chat.acme"), domain.AccessDenied)
-}
-
-func TestServicesAdministerTheirOwnTreeOnly(t *testing.T) {
-	// Whatever a service may not know of must answer as if it were not there.
-	o := newOffice(t)
-	billing, _ := o.service("acme", "billing")
-	o.service("globex", "spy")
-	alice, eve := o.user("alice@chat.acme"), o.user("eve@chat.globex")
-	if _, err := o.CreateAccount(t.Context(), billing, "acme-labs", ""); err != nil {
-		t.Fatalf("child account: %v", err)
-	}
-	if _, err := o.CreateUser(t.Context(), billing, domain.UserRequest{Username: "bob@new.acme-labs"}); err != nil {
-		t.Errorf("user in a child account: %v", err)
-	}
-	for what, call := range map[string]struct {
-		err  error
-		want domain.Code
-	}{
-		"user elsewhere":       {second(o.CreateUser(t.Context(), billing, domain.UserRequest{Username: "x@chat.globex"})), domain.AccessDenied},
-		"user nowhere":         {second(o.CreateUser(t.Context(), billing, domain.UserRequest{Username: "x@chat.nowhere"})), domain.AccessDenied},
-		"user by a user":       {second(o.CreateUser(t.Context(), alice, domain.UserRequest{Username: "x@chat.acme"})), domain.AccessDenied},
-		"edit elsewhere":       {second(o.UpdateUser(t.Context(), billing, "eve@chat.globex", domain.UserEdit{})), domain.UserNotFound},
-		"edit nobody":          {second(o.UpdateUser(t.Context(), billing, "nobody@chat.acme", domain.UserEdit{})), domain.UserNotFound},
-		"edit oneself":         {second(o.UpdateUser(t.Context(), eve, "eve@chat.globex", domain.UserEdit{})), domain.AccessDenied},
-		"delete elsewhere":     {o.DeleteUser(t.Context(), billing, "eve@chat.globex"), domain.UserNotFound},
-		"delete by a user":     {o.DeleteUser(t.Context(), alice, "alice@chat.acme"), domain.AccessDenied},
-		"service elsewhere":    {third(o.CreateService(t.Context(), billing, "globex", "mole")), domain.AccessDenied},
-		"rotate elsewhere":     {third(o.RotateService(t.Context(), billing, "globex", "spy")), domain.NotFound},
-		"delete service":       {o.DeleteService(t.Context(), billing, "globex", "spy"), domain.NotFound},
-		"service by a user":    {third(o.CreateService(t.Context(), alice, "acme", "mine")), domain.AccessDenied},
-		"main account":         {second(o.CreateAccount(t.Context(), billing, "other", "globex")), domain.NotFound},
-		"grandchild":           {second(o.CreateAccount(t.Context(), billing, "deep", "acme-labs")), domain.InvalidRequest},
-		"taken name":           {second(o.CreateAccount(t.Context(), billing, "globex", "")), domain.AlreadyExists},
-		"account by a user":    {second(o.CreateAccount(t.Context(), alice, "mine", "")), domain.AccessDenied},
-		"application":          {o.CreateApplication(t.Context(), billing, "globex", "chat2"), domain.AccessDenied},
-		"services by a user":   {second(o.Services(t.Context(), alice)), domain.AccessDenied},
-		"accounts by a user":   {second(o.Accounts.Accounts(t.Context(), alice)), domain.AccessDenied},
-		"accounts by nobody":   {second(o.Accounts.Accounts(t.Context(), domain.Principal{})), domain.NotAuthenticated},
-		"search by nobody":     {second(o.SearchUsers(t.Context(), domain.Principal{}, domain.UserQuery{Limit: 1})), domain.NotAuthenticated},
-		"look-up elsewhere":    {second(o.FindUsers(t.Context(), alice, []domain.UserRef{{UserID: eve.User}})), domain.UserNotFound},
-		"look-up of too many":  {second(o.FindUsers(t.Context(), alice, make([]domain.UserRef, 51))), domain.InvalidRequest},
-		"user that is there":   {second(o.CreateUser(t.Context(), billing, domain.UserRequest{Username: "alice@chat.acme"})), domain.AlreadyExists},
-		"user without a name":  {second(o.CreateUser(t.Context(), billing, domain.UserRequest{})), domain.InvalidRequest},
-		"service without name": {third(o.CreateService(t.Context(), billing, "", "")), domain.InvalidRequest},
-		"page without end":     {second(o.SearchUsers(t.Context(), alice, domain.UserQuery{Limit: 1000})), domain.InvalidRequest},
-	} {
-		wantCode(t, what, call.err, call.want)
-	}
-	found, err := o.SearchUsers(t.Context(), alice, domain.UserQuery{Limit: 10})
-	if err != nil || !slices.Equal(namesOf(found), []string{"alice@chat.acme", "bob@new.acme-labs"}) {
-		t.Errorf("a user's search finds %v, %v", namesOf(found), err)
-	}
-	found, err = o.SearchUsers(t.Context(), admin(), domain.UserQuery{Limit: 10})
-	if err != nil || len(found) != 3 {
-		t.Errorf("the admin's search finds %v, %v", namesOf(found), err)
-	}
-	list, err := o.Services(t.Context(), billing)
-	if err != nil || len(list) != 1 || list[0].Name != "billing" {
-		t.Errorf("services %v, %v", list, err)
-	}
-}
-
-func second[T any](_ T, err error) error { return err }
-
-func third[T, U any](_ T, _ U, err error) error { return err }
-
-func namesOf(users []domain.User) []string {
-	names := make([]string, len(users))
-	for i, u := range users {
-		names[i] = string(u.Username)
-	}
-	return names
-}
-
-func TestARotatedKeyEndsTheOldOne(t *testing.T) {
-	o := newOffice(t)
-	billing, old := o.service("acme", "billing")
-	_, fresh, err := o.RotateService(t.Context(), billing, "", "billing")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = o.Bearer(t.Context(), old)
-	wantCode(t, "old key", err, domain.NotAuthenticated)
-	if p, err := o.Bearer(t.Context(), fresh); err != nil || p != billing {
-		t.Errorf("new key: %+v, %v", p, err)
-	}
-	if err := o.DeleteService(t.Context(), admin(), "acme", "billing"); err != nil {
-		t.Fatal(err)
-	}
-	_, err = o.Bearer(t.Context(), fresh)
-	wantCode(t, "key of a deleted service", err, domain.NotAuthenticated)
-	if len(o.ended) != 2 || o.ended[0].Service != billing.Service || o.ended[1].Service != billing.Service {
-		t.Errorf("the sessions of %+v were to be closed", o.ended)
-	}
-}
-
-func TestPasswordsAndRecordsHaveBounds(t *testing.T) {
-	o := newOffice(t)
-	o.user("alice@chat.acme")
-	long := domain.RawObject(`{"x":"` + strings.Repeat("y", maxUserData) + `"}`)
-	for what, e := range map[string]domain.UserEdit{
-		"empty password":      {Password: new("")},
-		"long password":       {Password: new(strings.Repeat("x", 1025))},
-		"password with NUL":   {Password: new("a\x00b")},
-		"password not UTF-8":  {Password: new("a\xff")},
-		"long display name":   {DisplayName: new(strings.Repeat("ü", 257))},
-		"display name of NUL": {DisplayName: new("\x00")},
-		"large customData":    {CustomData: &long},
-	} {
-		_, err := o.UpdateUser(t.Context(), admin(), "alice@chat.acme", e)
-		wantCode(t, what, err, domain.InvalidRequest)
-	}
-	longest := strings.Repeat("ü", 512)
-	if _, err := o.UpdateUser(t.Context(), admin(), "alice@chat.acme", domain.UserEdit{Password: &longest}); err != nil {
-		t.Fatal(err)
-	}
-	o.clock = o.clock.Add(time.Millisecond)
-	if _, err := o.Login(t.Context(), "alice@chat.acme", longest); err != nil {
-		t.Errorf("login with the longest password: %v", err)
-	}
-}
-
-func TestAnEditLeavesWhatItDoesNotName(t *testing.T) {
-	o := newOffice(t)
-	o.user("alice@chat.acme")
-	data := domain.RawObject(`{"a":1}`)
-	u, err := o.UpdateUser(t.Context(), admin(), "alice@chat.acme", domain.UserEdit{DisplayName: new("Alice"), CustomData: &data})
-	if err != nil || u.DisplayName != "Alice" || !u.CustomData.Equal(data) {
-		t.Fatalf("%+v, %v", u, err)
-	}
-	u, err = o.UpdateUser(t.Context(), admin(), "alice@chat.acme", domain.UserEdit{})
-	if err != nil || u.DisplayName != "Alice" || !u.CustomData.Equal(data) {
-		t.Errorf("after an empty edit: %+v, %v", u, err)
-	}
-	none := domain.RawObject(`{ }`)
-	u, err = o.UpdateUser(t.Context(), admin(), "alice@chat.acme", domain.UserEdit{CustomData: &none})
-	if err != nil || u.DisplayName != "Alice" || u.CustomData != nil {
-		t.Errorf("after {}: %+v, %v", u, err)
-	}
-	if len(o.ended) != 0 {
-		t.Error("an edit without password ended sessions")
+	if c.learn("hash", "x"); c.knows("hash", "x") || len(c.entries) != 0 {
+		t.Error("it remembers although it should not")
 	}
 }
 

@@ -16,13 +16,14 @@ type hasher struct {
 	random io.Reader
 	// nobody is a hash that no password matches, made with the same parameters as the others.
 	nobody phc
+	cache  *passwordCache
 
 	slots   chan struct{}
 	waiting atomic.Int64
 	most    int64
 }
 
-func newHasher(p Argon2, random io.Reader, parallel, queue int) (*hasher, error) {
+func newHasher(p Argon2, random io.Reader, parallel, queue int, cache *passwordCache) (*hasher, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
@@ -33,7 +34,7 @@ func newHasher(p Argon2, random io.Reader, parallel, queue int) (*hasher, error)
 		}
 	}
 	return &hasher{
-		params: p, random: random, nobody: nobody, slots: make(chan struct{}, parallel), most: int64(queue),
+		params: p, random: random, nobody: nobody, cache: cache, slots: make(chan struct{}, parallel), most: int64(queue),
 	}, nil
 }
 
@@ -87,10 +88,17 @@ func (h *hasher) verify(ctx context.Context, stored, password string) (bool, err
 	if !exists {
 		parsed = h.nobody
 	}
+	if h.cache.knows(stored, password) {
+		return true, nil
+	}
 	leave, err := h.enter(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer leave()
-	return parsed.matches(password) && exists, nil
+	if !parsed.matches(password) || !exists {
+		return false, nil
+	}
+	h.cache.learn(stored, password)
+	return true, nil
 }

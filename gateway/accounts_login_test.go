@@ -1,0 +1,143 @@
+package gateway
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/parley-im/parley/domain"
+)
+
+func TestARefreshTokenWorksOnceAndItsReuseEndsTheLogin(t *testing.T) {
+	// Two parties that use one refresh token means that one of them has stolen it.
+	o := newOffice(t)
+	o.user("alice@chat.acme")
+	first := o.login("alice@chat.acme")
+	other := o.login("alice@chat.acme")
+	o.clock = o.clock.Add(time.Hour)
+	second, err := o.Refresh(t.Context(), first.RefreshToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second.User.Username != "alice@chat.acme" || second.RefreshToken == first.RefreshToken || second.AccessToken == first.AccessToken {
+		t.Errorf("refreshed: %+v", second)
+	}
+	if second.RefreshExpires != o.clock.Add(30*24*time.Hour).UnixMilli() {
+		t.Errorf("the new refresh token expires at %d", second.RefreshExpires)
+	}
+	_, err = o.Refresh(t.Context(), first.RefreshToken)
+	wantCode(t, "second use", err, domain.NotAuthenticated)
+	_, err = o.Refresh(t.Context(), second.RefreshToken)
+	wantCode(t, "the token that the first use gave", err, domain.NotAuthenticated)
+	_, err = o.Bearer(t.Context(), second.AccessToken)
+	wantCode(t, "the access token that it gave", err, domain.NotAuthenticated)
+	if _, err := o.Bearer(t.Context(), other.AccessToken); err != nil {
+		t.Errorf("another login of the same user: %v", err)
+	}
+}
+
+func TestLogoutEndsOneLogin(t *testing.T) {
+	o := newOffice(t)
+	o.user("alice@chat.acme")
+	first, second := o.login("alice@chat.acme"), o.login("alice@chat.acme")
+	if err := o.Logout(t.Context(), first.AccessToken); err != nil {
+		t.Fatal(err)
+	}
+	_, err := o.Bearer(t.Context(), first.AccessToken)
+	wantCode(t, "access token after logout", err, domain.NotAuthenticated)
+	_, err = o.Refresh(t.Context(), first.RefreshToken)
+	wantCode(t, "refresh token after logout", err, domain.NotAuthenticated)
+	wantCode(t, "second logout", o.Logout(t.Context(), first.AccessToken), domain.NotAuthenticated)
+	if _, err := o.Bearer(t.Context(), second.AccessToken); err != nil {
+		t.Errorf("the other login: %v", err)
+	}
+	_, key := o.service("acme", "billing")
+	wantCode(t, "logout of a service", o.Logout(t.Context(), key), domain.AccessDenied)
+	wantCode(t, "logout of the admin", o.Logout(t.Context(), adminKey), domain.AccessDenied)
+}
+
+func TestANewPasswordADeletionAndARevocationEndEveryLogin(t *testing.T) {
+	for what, end := range map[string]func(o *office) error{
+		"new password": func(o *office) error {
+			password := "other"
+			_, err := o.UpdateUser(t.Context(), admin(), "alice@chat.acme", domain.UserEdit{Password: &password})
+			return err
+		},
+		"deletion":   func(o *office) error { return o.DeleteUser(t.Context(), admin(), "alice@chat.acme") },
+		"revocation": func(o *office) error { return o.RevokeTokens(t.Context(), admin(), "alice@chat.acme") },
+	} {
+		o := newOffice(t)
+		alice := o.user("alice@chat.acme")
+		login := o.login("alice@chat.acme")
+		o.clock = o.clock.Add(time.Millisecond)
+		if err := end(o); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		_, err := o.Bearer(t.Context(), login.AccessToken)
+		wantCode(t, "access token after "+what, err, domain.NotAuthenticated)
+		_, err = o.Refresh(t.Context(), login.RefreshToken)
+		wantCode(t, "refresh token after "+what, err, domain.NotAuthenticated)
+		if len(o.ended) != 1 || o.ended[0].User != alice.User {
+			t.Errorf("after %s the sessions of %+v were to be closed", what, o.ended)
+		}
+	}
+}
+
+func TestALoginThatOverlapsARevocationDoesNotOutliveIt(t *testing.T) {
+	// Who knows the old password must not slip in while it is being changed.
+	o := newOffice(t)
+	alice := o.user("alice@chat.acme")
+	o.minter.ring.store = duringSigning{o.books, func() {
+		if err := o.books.RevokeUser(t.Context(), alice.User, o.clock.Add(time.Millisecond).UnixMilli()); err != nil {
+			t.Error(err)
+		}
+	}}
+	_, err := o.Login(t.Context(), "alice@chat.acme", "secret")
+	wantCode(t, "login", err, domain.NotAuthenticated)
+	for _, f := range o.books.families {
+		if !f.revoked {
+			t.Error("the refresh token is still good")
+		}
+	}
+}
+
+// duringSigning does something between the check of a password and the login.
+type duringSigning struct {
+	*books
+	do func()
+}
+
+func (d duringSigning) SigningKeys(ctx context.Context) ([]domain.SigningKey, error) {
+	d.do()
+	return d.books.SigningKeys(ctx)
+}
+
+func TestBackendsIssueTokensForUsersOfTheirTree(t *testing.T) {
+	o := newOffice(t)
+	alice := o.user("alice@chat.acme")
+	o.user("eve@chat.globex")
+	billing, _ := o.service("acme", "billing")
+	for what, p := range map[string]domain.Principal{"service": billing, "admin": admin()} {
+		tokens, err := o.IssueTokens(t.Context(), p, "alice@chat.acme")
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if got, err := o.Bearer(t.Context(), tokens.AccessToken); err != nil || got != alice {
+			t.Errorf("%s: the token is of %+v, %v", what, got, err)
+		}
+		if _, err := o.Refresh(t.Context(), tokens.RefreshToken); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	_, err := o.IssueTokens(t.Context(), billing, "eve@chat.globex")
+	wantCode(t, "user of another tree", err, domain.UserNotFound)
+	_, err = o.IssueTokens(t.Context(), alice, "alice@chat.acme")
+	wantCode(t, "user", err, domain.AccessDenied)
+	_, err = o.IssueTokens(t.Context(), domain.Principal{}, "alice@chat.acme")
+	wantCode(t, "nobody", err, domain.NotAuthenticated)
+	if err := o.RevokeTokens(t.Context(), alice, "alice@chat.acme"); err != nil {
+		t.Errorf("a user ends its own logins: %v", err)
+	}
+	o.user("bob@chat.acme")
+	wantCode(t, "a user ends another's", o.RevokeTokens(t.Context(), alice, "bob@chat.acme"), domain.AccessDenied)
+}

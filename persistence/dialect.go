@@ -1,6 +1,7 @@
 package persistence
 
 import (
+	"database/sql"
 	"embed"
 	"encoding/json"
 	"io/fs"
@@ -23,6 +24,8 @@ type dialect struct {
 	begin string
 	// lock ends a SELECT whose rows shall be locked until the transaction ends. SQLite has one writer at a time anyway.
 	lock string
+	// snapshot is how a transaction begins whose statements all see the same state.
+	snapshot *sql.TxOptions
 	// versionTable asks whether the table of migrations exists.
 	versionTable string
 	// sets: parameters may be arrays (Postgres); else sets of values come as a JSON text.
@@ -32,6 +35,7 @@ type dialect struct {
 func postgresDialect() *dialect {
 	return &dialect{
 		name: "postgres", goose: goose.DialectPostgres, begin: "BEGIN ISOLATION LEVEL READ COMMITTED", lock: " FOR UPDATE",
+		snapshot:     &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
 		versionTable: "SELECT count(*) FROM pg_class WHERE oid = to_regclass('goose_db_version')", sets: true,
 	}
 }

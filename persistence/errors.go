@@ -188,13 +188,3 @@ func refusal(err error) error {
 	}
 	return domain.Because(domain.Internal, err, "the store could not do this")
 }
-
-// unique reports whether err is a violation of the named unique index. SQLite does not name it, so there the answer is
-// for any.
-func unique(err error, index string) bool {
-	if kindOfError(err) != kindUnique {
-		return false
-	}
-	var pqErr *pq.Error
-	return !errors.As(err, &pqErr) || pqErr.Constraint == index
-}

@@ -141,43 +141,59 @@ type loaded struct {
 // conversations reads conversations with their participants and, if past is not 0, that user's memberships in them.
 //
 // They are read by several statements, between which somebody else may change something. So the version is read by the
-// first and the last of them: if it has not moved, nothing in between has. After a few attempts the state is given with
-// the older version, on which no write can be decided by mistake.
+// first and the last of them: if it has not moved, nothing in between has. Where it keeps moving, one snapshot has to be
+// paid for.
 func (s *Store) conversations(ctx context.Context, q runner, ids []domain.ConversationID, past domain.UserID) (*loaded, error) {
 	if len(ids) == 0 {
 		return &loaded{}, nil
 	}
 	set := s.d.ids(ids)
-	const attempts = 5
-	for n := 1; ; n++ {
-		l := &loaded{
-			conversations: make(map[domain.ConversationID]*domain.Conversation, len(ids)),
-			positions:     make(map[domain.ConversationID][]int64, len(ids)),
-		}
-		err := each(ctx, q, func(rows *sqlx.Rows) error {
-			var r conversationRow
-			if err := rows.StructScan(&r); err != nil {
-				return err
-			}
-			l.conversations[domain.ConversationID(r.ID)] = r.conversation()
-			return nil
-		}, s.text.conversations, set)
-		if err != nil {
-			return nil, err
-		}
-		if past != 0 {
-			if l.past, err = s.past(ctx, q, past, set); err != nil {
-				return nil, err
-			}
-		}
-		moved, err := s.participants(ctx, q, l, set)
-		if err != nil {
-			return nil, err
-		}
-		if !moved || n == attempts {
-			return l, nil
+	for range 2 {
+		l, moved, err := s.load(ctx, q, set, len(ids), past)
+		if err != nil || !moved {
+			return l, err
 		}
 	}
+	var l *loaded
+	read := func(q runner) (err error) {
+		l, _, err = s.load(ctx, q, set, len(ids), past)
+		return err
+	}
+	var err error
+	if p, ok := q.(*pool); ok {
+		err = p.snapshot(ctx, s.d.snapshot, read)
+	} else {
+		// In a transaction that writes, the conversation that it is about is locked and does not move. The others, which
+		// it only looks at, may.
+		err = read(q)
+	}
+	return l, err
+}
+
+// load reads n conversations once, and reports whether one of them was changed meanwhile.
+func (s *Store) load(ctx context.Context, q runner, set any, n int, past domain.UserID) (l *loaded, moved bool, err error) {
+	l = &loaded{
+		conversations: make(map[domain.ConversationID]*domain.Conversation, n),
+		positions:     make(map[domain.ConversationID][]int64, n),
+	}
+	err = each(ctx, q, func(rows *sqlx.Rows) error {
+		var r conversationRow
+		if err := rows.StructScan(&r); err != nil {
+			return err
+		}
+		l.conversations[domain.ConversationID(r.ID)] = r.conversation()
+		return nil
+	}, s.text.conversations, set)
+	if err != nil {
+		return nil, false, err
+	}
+	if past != 0 {
+		if l.past, err = s.past(ctx, q, past, set); err != nil {
+			return nil, false, err
+		}
+	}
+	moved, err = s.participants(ctx, q, l, set)
+	return l, moved, err
 }
 
 // participants reads those of l's conversations, and reports whether one of these has another version by now.

@@ -58,14 +58,15 @@ func (l *Log) Change(ctx context.Context, batch []domain.ChangeRequest) ([]domai
 	start := time.Now()
 	var changed []domain.Changed
 	var err error
-	// An attempt whose connection was lost may have been committing the same request all the while.
+	// The same request may have been committing on a connection that was given up. Its key, or the id of what it creates,
+	// is found to exist only when it has; the next attempt then finds the request known.
 	const attempts = 3
 	for n := 1; ; n++ {
 		err = l.session.write(ctx, func(q runner) error {
 			changed, err = l.store.change(ctx, q, batch)
 			return err
 		})
-		if n == attempts || !unique(err, "events_change") {
+		if n == attempts || kindOfError(err) != kindUnique {
 			break
 		}
 	}

@@ -5,13 +5,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/parley-im/parley/metrics"
 )
 
-// metrics counts what the store does. The names are part of what operators rely on.
-type metrics struct {
+// storeMetrics count what the store does.
+type storeMetrics struct {
 	errors   *prometheus.CounterVec
 	duration *prometheus.HistogramVec
-	retries  prometheus.Counter
+	connects prometheus.Counter
 }
 
 // The operations by which durations are told apart.
@@ -23,8 +25,8 @@ const (
 )
 
 // newMetrics makes the metrics of s and registers them; a nil r registers nothing.
-func newMetrics(r prometheus.Registerer, s *Store) (*metrics, error) {
-	m := &metrics{
+func newMetrics(r prometheus.Registerer, s *Store) (*storeMetrics, error) {
+	m := &storeMetrics{
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "parley_store_errors_total",
 			Help: "Failed calls to the store by the kind of error.",
@@ -32,9 +34,9 @@ func newMetrics(r prometheus.Registerer, s *Store) (*metrics, error) {
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "parley_store_duration_seconds",
 			Help:    "How long calls to the store took: append (a batch of messages), change, read, write (administration).",
-			Buckets: []float64{.00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+			Buckets: metrics.Latency(),
 		}, []string{"operation"}),
-		retries: prometheus.NewCounter(prometheus.CounterOpts{
+		connects: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "parley_store_connects_total",
 			Help: "Connections that committers have made, reconnections included.",
 		}),
@@ -49,14 +51,14 @@ func newMetrics(r prometheus.Registerer, s *Store) (*metrics, error) {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.errors, m.duration, m.retries, s.gauge("read", s.reads.db), s.gauge("write", s.writes)} {
+	for _, c := range []prometheus.Collector{m.errors, m.duration, m.connects, s.gauge("read", s.reads.db), s.gauge("write", s.writes)} {
 		errs = append(errs, r.Register(c))
 	}
 	return m, errors.Join(errs...)
 }
 
 // observe records a call that began at start and ended with err.
-func (m *metrics) observe(op string, start time.Time, err error) {
+func (m *storeMetrics) observe(op string, start time.Time, err error) {
 	m.duration.WithLabelValues(op).Observe(time.Since(start).Seconds())
 	if err == nil {
 		return

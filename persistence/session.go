@@ -2,6 +2,7 @@ package persistence
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"log/slog"
@@ -111,6 +112,16 @@ type pool struct {
 
 func newPool(db *sqlx.DB) *pool {
 	return &pool{statements: statements{on: db, made: make(map[string]*sqlx.Stmt)}, db: db}
+}
+
+// snapshot runs f, which reads, so that all of its statements see the same state.
+func (p *pool) snapshot(ctx context.Context, o *sql.TxOptions, f func(runner) error) error {
+	tx, err := p.db.BeginTxx(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // Nothing was written.
+	return f(transaction{tx})
 }
 
 func (p *pool) close() error { return p.db.Close() }

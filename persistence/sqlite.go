@@ -36,10 +36,10 @@ func (s *Store) openSQLite(ctx context.Context, o Options) error {
 		readers = defaultSQLiteReaders
 	}
 	// Two more than the one that is kept: migrations need one, and a lost one must not be waited for.
-	if s.writes, err = openFile(path, 3, writerPragmas()); err != nil {
+	if s.writes, err = openFile(path, 3, "immediate", writerPragmas()); err != nil {
 		return err
 	}
-	reads, err := openFile(path, readers, readerPragmas())
+	reads, err := openFile(path, readers, "deferred", readerPragmas())
 	if err != nil {
 		return err
 	}
@@ -84,9 +84,9 @@ func readerPragmas() []string {
 	return []string{"busy_timeout(5000)", "cache_size(-16384)", "temp_store(MEMORY)", "query_only(ON)"}
 }
 
-// openFile makes a pool of up to n connections to an SQLite file.
-func openFile(path string, n int, pragmas []string) (*sqlx.DB, error) {
-	q := url.Values{"_pragma": pragmas, "_txlock": {"immediate"}}
+// openFile makes a pool of up to n connections to an SQLite file, whose transactions begin as begin says.
+func openFile(path string, n int, begin string, pragmas []string) (*sqlx.DB, error) {
+	q := url.Values{"_pragma": pragmas, "_txlock": {begin}}
 	u := url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}
 	db, err := sql.Open("sqlite", u.String())
 	if err != nil {

@@ -35,7 +35,7 @@ type Options struct {
 type Store struct {
 	d       *dialect
 	logger  *slog.Logger
-	metrics *metrics
+	metrics *storeMetrics
 	// reads runs what only reads, writes holds the connections of the sessions, which each keep one.
 	reads  *pool
 	writes *sqlx.DB
@@ -80,7 +80,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("metrics of the store: %w", err)
 	}
 	for _, l := range s.logs {
-		l.session.made = s.metrics.retries.Inc
+		l.session.made = s.metrics.connects.Inc
 	}
 	if err := s.checkVersion(ctx); err != nil {
 		return nil, err

@@ -83,7 +83,7 @@ func New(ctx context.Context, cfg configs.Config, o Options) (_ *App, err error)
 	if cfg.Metrics.Address != "" {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", registry.Handler())
-		if a.metrics, err = a.listen("metrics", cfg.Metrics.Address, mux); err != nil {
+		if a.metrics, err = a.listen(ctx, "metrics", cfg.Metrics.Address, mux); err != nil {
 			return nil, err
 		}
 	}
@@ -95,7 +95,7 @@ func New(ctx context.Context, cfg configs.Config, o Options) (_ *App, err error)
 		return nil, err
 	}
 	if cfg.HTTP.Address != "" {
-		if a.api, err = a.listen("http", cfg.HTTP.Address, a.parts.handler); err != nil {
+		if a.api, err = a.listen(ctx, "http", cfg.HTTP.Address, a.parts.handler); err != nil {
 			return nil, err
 		}
 	}
@@ -284,8 +284,8 @@ type endpoint struct {
 	server   *http.Server
 }
 
-func (a *App) listen(name, address string, handler http.Handler) (*endpoint, error) {
-	listener, err := net.Listen("tcp", address)
+func (a *App) listen(ctx context.Context, name, address string, handler http.Handler) (*endpoint, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("%s.address: %w", name, err)
 	}
@@ -326,7 +326,7 @@ func adminKey(ctx context.Context, cfg configs.Config, store *persistence.Store,
 		_, _ = rand.Read(random[:]) // never fails, by its documentation
 		key := "ak_" + hex.EncodeToString(random[:])
 		sum := sha256.Sum256([]byte(key))
-		created := false
+		var created bool
 		if stored, created, err = store.InitSetting(ctx, adminKeySetting, sum[:]); err != nil {
 			return [32]byte{}, err
 		}

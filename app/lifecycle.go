@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 )
 
@@ -36,8 +37,7 @@ func (l *lifecycle) stop(ctx context.Context) error {
 	l.cleanups = nil
 	l.mu.Unlock()
 	var errs []error
-	for i := len(cleanups) - 1; i >= 0; i-- {
-		c := cleanups[i]
+	for _, c := range slices.Backward(cleanups) {
 		l.logger.Debug("stopping", slog.String("part", c.name))
 		if err := c.do(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("stopping %s: %w", c.name, err))

@@ -110,27 +110,26 @@ func (h *hub) enter(s *Session) (displaced []*Session, err error) {
 	return displaced, nil
 }
 
-// leave takes a session out; false if it was out already.
-func (h *hub) leave(s *Session) bool {
+// leave takes a session out, if it is not out already.
+func (h *hub) leave(s *Session) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if s.principal.IsBackend() {
 		list := slices.Clone(h.backends[s.principal.Root])
 		i := slices.Index(list, s)
 		if i < 0 {
-			return false
+			return
 		}
 		h.backends[s.principal.Root] = slices.Delete(list, i, i+1)
 		h.sessions--
-		return true
+		return
 	}
 	a := h.users[s.principal.User]
 	if a == nil || !slices.Contains(a.sessions, s) {
-		return false
+		return
 	}
 	h.remove(a, s)
 	h.release(s.principal.User)
-	return true
 }
 
 // remove takes s out of its user's sessions and of all streams. The caller holds mu.

@@ -125,10 +125,10 @@ func (d *demo) play(cfg configs.Config) error {
 	}
 	id := created.Conversation.UUID
 	d.say("alice", "has conversation %s", id)
-	if err := d.hear("alice", a, 1); err != nil {
+	if err := d.hear("alice", a); err != nil {
 		return err
 	}
-	if err := d.hear("bob", b, 1); err != nil {
+	if err := d.hear("bob", b); err != nil {
 		return err
 	}
 
@@ -147,10 +147,10 @@ func (d *demo) play(cfg configs.Config) error {
 		} else {
 			d.say(line.name, "PUBACK: committed")
 		}
-		if err := d.hear("alice", a, 1); err != nil {
+		if err := d.hear("alice", a); err != nil {
 			return err
 		}
-		if err := d.hear("bob", b, 1); err != nil {
+		if err := d.hear("bob", b); err != nil {
 			return err
 		}
 	}
@@ -165,7 +165,7 @@ func (d *demo) play(cfg configs.Config) error {
 			return err
 		}
 		d.say("alice", "PUBACK: event %d is committed", seq)
-		if err := d.hear("alice", a, 1); err != nil {
+		if err := d.hear("alice", a); err != nil {
 			return err
 		}
 	}
@@ -186,10 +186,10 @@ func (d *demo) play(cfg configs.Config) error {
 	if _, err := b.send(d.ctx, id, "Tunnel. Soup sounds good!"); err != nil {
 		return err
 	}
-	if err := d.hear("bob", b, 1); err != nil {
+	if err := d.hear("bob", b); err != nil {
 		return err
 	}
-	if err := d.hear("alice", a, 1); err != nil {
+	if err := d.hear("alice", a); err != nil {
 		return err
 	}
 	return d.lookBack(id)
@@ -253,15 +253,13 @@ func (d *demo) lookBack(id string) error {
 	return nil
 }
 
-// hear waits for n events and prints them.
-func (d *demo) hear(name string, t talker, n int) error {
-	for range n {
-		ev, err := t.next(d.ctx)
-		if err != nil {
-			return fmt.Errorf("%s heard nothing: %w", name, err)
-		}
-		d.say(name, "receives     %s", ev)
+// hear waits for the next event and prints it.
+func (d *demo) hear(name string, t talker) error {
+	ev, err := t.next(d.ctx)
+	if err != nil {
+		return fmt.Errorf("%s heard nothing: %w", name, err)
 	}
+	d.say(name, "receives     %s", ev)
 	return nil
 }
 

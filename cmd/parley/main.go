@@ -16,7 +16,9 @@ import (
 	"github.com/parley-im/parley/configs"
 )
 
-// Set by the linker (see the Makefile).
+// Set by the linker (see the Makefile), which can set nothing else.
+//
+//nolint:gochecknoglobals // see above
 var (
 	version = "dev"
 	commit  = "unknown"

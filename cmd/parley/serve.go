@@ -147,7 +147,7 @@ func (c *benchCommand) Run(e *environment) error {
 		return err
 	}
 	if c.JSON != "" {
-		if err := os.WriteFile(c.JSON, report.JSON(), 0o644); err != nil {
+		if err := os.WriteFile(c.JSON, report.JSON(), 0o600); err != nil {
 			return err
 		}
 	}

@@ -152,7 +152,7 @@ func build(
 		logs = append(logs, log)
 	}
 	p.gateway, err = gateway.New(gateway.Options{
-		Logs: logs, History: store, Authenticator: p.accounts, Limits: limits,
+		Logs: logs, History: store, Sessions: store, Authenticator: p.accounts, Limits: limits,
 		MessageRate: float64(cfg.Limits.MessagesPerSecond), CommandRate: float64(cfg.Limits.CommandsPerSecond),
 		MaxSessions: cfg.Limits.Sessions, Logger: o.Logger, Registerer: registry,
 	})

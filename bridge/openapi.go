@@ -65,7 +65,7 @@ func tidy(doc *huma.OpenAPI) {
 			user.Required = slices.DeleteFunc(user.Required, func(s string) bool { return s == name })
 		}
 	}
-	asked := make(map[string]bool)
+	asked, answered := make(map[string]bool), make(map[string]bool)
 	for _, item := range doc.Paths {
 		for _, op := range operations(item) {
 			if op.RequestBody != nil {
@@ -78,6 +78,7 @@ func tidy(doc *huma.OpenAPI) {
 			}
 			for _, r := range op.Responses {
 				for _, m := range r.Content {
+					reach(schemas, m.Schema, answered)
 					neverNull(m.Schema)
 				}
 			}
@@ -85,9 +86,13 @@ func tidy(doc *huma.OpenAPI) {
 	}
 	for name, s := range schemas {
 		neverNull(s)
-		if !asked[name] {
+		switch {
+		case asked[name]:
+		case answered[name]:
 			// Answers may grow; requests are checked for fields that nobody knows.
 			s.AdditionalProperties = nil
+		default:
+			delete(schemas, name) // huma's own errors, which nobody gets to see
 		}
 	}
 }

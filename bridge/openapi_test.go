@@ -124,6 +124,9 @@ func TestTheDocumentIsWholeAndTrue(t *testing.T) {
 	}
 	for name, s := range d.Components.Schemas {
 		follow(name, s)
+		if strings.HasPrefix(name, "Error") {
+			t.Errorf("%s is described, but no answer is one", name)
+		}
 	}
 	pathParameter := regexp.MustCompile(`\{([^}]+)\}`)
 	for id, op := range operationsOf(t, w) {

@@ -124,25 +124,30 @@ func defaultTo[T comparable](v *T, def T) {
 // Its errors are not-authenticated, the same for every wrong pair of name and password; rate-limited and unavailable
 // where nothing could be proven.
 func (a *Accounts) Authenticate(ctx context.Context, h domain.Hello) (p domain.Principal, expires time.Time, err error) {
+	method := methodPassword
+	defer func(began time.Time) { a.metrics.observe(method, a.now().Sub(began), err) }(a.now())
 	if strings.HasPrefix(h.Username, "service/") {
-		defer a.metrics.observe(methodKey, a.now(), a.now, &err)
+		method = methodKey
 		p, err = a.service(ctx, h)
 		return p, time.Time{}, err
 	}
+	var u domain.User
 	if looksLikeToken(h.Password) {
-		defer a.metrics.observe(methodToken, a.now(), a.now, &err)
-		u, t, err := a.bearer(ctx, h.Password)
-		if err != nil {
-			return domain.Principal{}, time.Time{}, err
+		var t access
+		u, t, err = a.bearer(ctx, h.Password)
+		// A password may happen to look like a token.
+		if !errors.Is(err, errForeign) {
+			method = methodToken
+			if err == nil && string(u.Username) != h.Username {
+				err = errWrong()
+			}
+			if err != nil {
+				return domain.Principal{}, time.Time{}, err
+			}
+			return u.Principal(h.Device), t.expires, nil
 		}
-		if string(u.Username) != h.Username {
-			return domain.Principal{}, time.Time{}, errWrong()
-		}
-		return u.Principal(h.Device), t.expires, nil
 	}
-	defer a.metrics.observe(methodPassword, a.now(), a.now, &err)
-	u, err := a.password(ctx, h.Username, h.Password)
-	if err != nil {
+	if u, err = a.password(ctx, h.Username, h.Password); err != nil {
 		return domain.Principal{}, time.Time{}, err
 	}
 	return u.Principal(h.Device), time.Time{}, nil

@@ -11,8 +11,8 @@ import (
 // Login checks a user's name and password and starts a family of tokens. Its errors are those of
 // [Accounts.Authenticate].
 func (a *Accounts) Login(ctx context.Context, username, password string) (login domain.Login, err error) {
-	defer a.metrics.observe(methodPassword, a.now(), a.now, &err)
 	began := a.now()
+	defer func() { a.metrics.observe(methodPassword, a.now().Sub(began), err) }()
 	u, err := a.password(ctx, username, password)
 	if err != nil {
 		return domain.Login{}, err
@@ -33,7 +33,8 @@ func (a *Accounts) Login(ctx context.Context, username, password string) (login 
 // Refresh exchanges a refresh token for the next pair of tokens of its family. A token that was used before ends the
 // whole family: either its owner or somebody else has a copy. Its errors are not-authenticated, or the store's.
 func (a *Accounts) Refresh(ctx context.Context, refreshToken string) (login domain.Login, err error) {
-	defer a.metrics.observe(methodRefresh, a.now(), a.now, &err)
+	now := a.now()
+	defer func() { a.metrics.observe(methodRefresh, a.now().Sub(now), err) }()
 	digest, ok := secretDigest(refreshToken, refreshPrefix)
 	if !ok {
 		return domain.Login{}, domain.Errorf(domain.NotAuthenticated, "the refresh token is not valid")
@@ -46,7 +47,6 @@ func (a *Accounts) Refresh(ctx context.Context, refreshToken string) (login doma
 	if err != nil {
 		return domain.Login{}, err
 	}
-	now := a.now()
 	stored, err := a.tokens.Refresh(ctx, digest, now.UnixMilli(), domain.RefreshToken{
 		Hash: next, Expires: now.Add(a.refresh).UnixMilli(),
 	})

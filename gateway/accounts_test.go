@@ -197,6 +197,34 @@ func TestAnAccessTokenIsAPasswordForItsOwnUserOnly(t *testing.T) {
 	}
 }
 
+func TestAPasswordMayLookLikeAToken(t *testing.T) {
+	o := newOffice(t)
+	o.user("alice@chat.acme")
+	password := "eyJhbGciOiJub25lIn0.e30.x"
+	if _, err := o.UpdateUser(t.Context(), admin(), "alice@chat.acme", domain.UserEdit{Password: &password}); err != nil {
+		t.Fatal(err)
+	}
+	p, expires, err := o.Authenticate(t.Context(), domain.Hello{Username: "alice@chat.acme", Password: password, Device: "d"})
+	if err != nil || p.Username != "alice@chat.acme" || !expires.IsZero() {
+		t.Errorf("%+v until %v, %v", p, expires, err)
+	}
+	_, _, err = o.Authenticate(t.Context(), domain.Hello{Username: "alice@chat.acme", Password: password + "x", Device: "d"})
+	wantCode(t, "another one", err, domain.NotAuthenticated)
+}
+
+func TestAnExpiredTokenIsNotTriedAsAPassword(t *testing.T) {
+	// A thousand devices with old tokens must not cost a thousand slow hashes.
+	o := newOffice(t)
+	o.user("alice@chat.acme")
+	login := o.login("alice@chat.acme")
+	for range cap(o.hasher.slots) {
+		o.hasher.slots <- struct{}{}
+	}
+	o.clock = o.clock.Add(48 * time.Hour)
+	_, _, err := o.Authenticate(t.Context(), domain.Hello{Username: "alice@chat.acme", Password: login.AccessToken, Device: "d"})
+	wantCode(t, "expired", err, domain.NotAuthenticated)
+}
+
 func TestAServiceConnectsUnderItsOwnNameOnly(t *testing.T) {
 	o := newOffice(t)
 	billing, key := o.service("acme", "Billing")

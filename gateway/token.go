@@ -116,7 +116,7 @@ func (m *minter) mint(ctx context.Context, user domain.UserID, family [16]byte) 
 	return token, int64(c.Expires), err
 }
 
-// looksLikeToken tells an access token from a password.
+// looksLikeToken tells what may be an access token from what can only be something else.
 func looksLikeToken(s string) bool {
 	return strings.HasPrefix(s, "eyJ") && strings.Count(s, ".") == 2 && len(s) <= maxToken && !strings.ContainsAny(s, " \t\n")
 }
@@ -166,6 +166,9 @@ func (m *minter) verify(ctx context.Context, token string) (access, error) {
 	}, nil
 }
 
+// errForeign is the cause of every refusal of what is not, as it stands, a token that we signed.
+var errForeign = errors.New("not an access token of ours")
+
 func errBadToken(cause error) error {
-	return domain.Because(domain.NotAuthenticated, cause, "the access token is not valid")
+	return domain.Because(domain.NotAuthenticated, errors.Join(errForeign, cause), "the access token is not valid")
 }

@@ -314,6 +314,46 @@ func TestAChangeOfUnknownOutcomeIsFoundAgain(t *testing.T) {
 	})
 }
 
+func TestChangesOfUnknownOutcomeAreToldInOrder(t *testing.T) {
+	// Several changes of one batch are found again together, with the state after the last: who took part in between
+	// must be told as if nothing had happened.
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.converse(1, 2)
+		alice, bob, carol := w.subscriber(1), w.subscriber(2), w.subscriber(3)
+		carol.subscribe(carol.inbox(), domain.SubscribeOptions{})
+		hold := w.store.holdCommits()
+		busy := w.converseHeld(hold)
+		var answers []*answer
+		for _, command := range []domain.Command{add(c, 3), remove(c, 2), remove(c, 3)} {
+			answers = append(answers, alice.submit(domain.Request{Command: command, Name: command.Name()}))
+		}
+		failures := 0
+		w.store.set(func() {
+			w.store.afterCommit = func(_ context.Context, batch commit) error {
+				if failures++; len(batch.changes) == 3 && failures < 5 {
+					return errGone()
+				}
+				return nil
+			}
+		})
+		hold.open()
+		w.pass(4 * time.Second)
+		<-busy.done
+		for i, a := range answers {
+			if a.code() != "" || a.receipt.Seq != domain.Seq(i+2) {
+				t.Errorf("answer %d: %v %+v", i, a.code(), a.receipt)
+			}
+		}
+		alice.wantSeqs(c, span(2, 4))
+		bob.wantSeqs(c, span(2, 3))
+		carol.wantSeqs(c, []domain.Seq{2, 3, 4})
+		if got := carol.types(); !slices.Equal(got, []string{"conversationAdded", "conversationRemoved"}) {
+			t.Errorf("carol's inbox has %v", got)
+		}
+	})
+}
+
 func TestAStaleDecisionIsMadeAgain(t *testing.T) {
 	// A permission may end between the decision in memory and the write: what was no longer allowed must not be stored.
 	synctest.Test(t, func(t *testing.T) {

@@ -43,45 +43,67 @@ func (it *item) joins(first *item) bool {
 	return it.stream == first.stream && it.plain() && first.plain() && it.head == first.head
 }
 
+// news is what the sessions concerned are to be told of a conversation.
+type news struct {
+	// head is the state in which the events happened; changed: the one entry led to it.
+	head    *domain.Conversation
+	changed bool
+	// known is the newest event that is committed without being at hand, entries are those that are; they follow it,
+	// and one another.
+	known   domain.Seq
+	entries []*entry
+}
+
 // announce tells the sessions concerned of the events of items, all of one conversation. Sessions that now have
 // something to send, and had not before in this round, are added to woken.
 func (g *Gateway) announce(items []*item, round uint64, woken []*Session) []*Session {
 	st := items[0].stream
-	var entries []*entry
-	// known is the newest event that was found committed: by an attempt that seemed to fail, nobody was told of it.
-	var known domain.Seq
+	// Not the newest head: that may be ahead of these events, and then they are not for those whom it names.
+	n := news{head: items[0].head, changed: !items[0].plain()}
 	for _, it := range items {
 		if it.err != nil || it.receipt.Duplicate {
-			known = max(known, it.receipt.Seq)
+			// Perhaps committed by an attempt that seemed to fail: then nobody was told of it.
+			n.known = max(n.known, it.receipt.Seq)
 			continue
 		}
 		for _, ev := range it.decided.Events {
-			entries = append(entries, newEntry(ev, it.accepted))
+			n.entries = append(n.entries, newEntry(ev, it.accepted))
 		}
 	}
-	if len(entries) == 0 && known == 0 {
+	if n.changed && n.head.LastSeq > n.entries[len(n.entries)-1].event.Seq {
+		// Found committed by an earlier attempt, and the state is a later one: the log says what led there.
+		n = news{head: n.head, known: n.head.LastSeq}
+	}
+	if len(n.entries) == 0 && n.known == 0 {
 		return woken
 	}
-	// Not the newest head: that may be ahead of these events, and then they are not for those whom it names.
-	change, head := items[0].decided.Conversation, items[0].head
+	if err := g.fill(st, n); err != nil {
+		g.logger.Warn("events are announced later", slog.Any("error", err))
+		g.resync(st)
+		return woken
+	}
 	st.announcing.Lock()
 	defer st.announcing.Unlock()
-	settled := st.settledHead()
+	return g.tell(st, n, round, woken)
+}
+
+// tell does what announce says. The caller holds announcing.
+func (g *Gateway) tell(st *stream, n news, round uint64, woken []*Session) []*Session {
+	settled, _ := st.announced()
 	var before []*Session
-	moved := settled == nil || settled.Version < head.Version
-	if moved {
-		before = g.hub.settle(st, head)
-		g.noticeMembership(settled, head)
+	if settled == nil || settled.Version < n.head.Version {
+		before = g.hub.settle(st, n.head)
+		g.noticeMembership(settled, n.head)
 	}
-	from, last, online := st.take(known, entries)
+	from, last, online := st.take(n.known, n.entries)
 	if from == 0 {
 		return woken
 	}
-	contiguous := len(entries) > 0 && from == entries[0].event.Seq && items[0].plain()
+	contiguous := !n.changed && len(n.entries) > 0 && from == n.entries[0].event.Seq
 	for _, session := range online {
 		start := from
 		if !contiguous {
-			if p, ok := head.Participant(session.principal.User); ok {
+			if p, ok := n.head.Participant(session.principal.User); ok {
 				start = max(start, p.JoinedSeq)
 			}
 		}
@@ -89,23 +111,77 @@ func (g *Gateway) announce(items []*item, round uint64, woken []*Session) []*Ses
 			woken = append(woken, session)
 		}
 	}
-	before = slices.DeleteFunc(slices.Clone(before), func(s *Session) bool { return slices.Contains(online, s) })
-	if change != nil {
+	if n.changed {
 		for _, session := range before {
 			// The last event of those who no longer take part is the one that says so.
-			if session.due(st, from, entries[0].event.Seq, round) {
+			if !slices.Contains(online, session) && session.due(st, from, n.entries[0].event.Seq, round) {
 				woken = append(woken, session)
 			}
 		}
-	} else {
-		g.bidFarewell(st, before, from)
 	}
-	for _, session := range g.hub.servicesOf(head.Root) {
+	for _, session := range g.hub.servicesOf(n.head.Root) {
 		if session.due(st, from, last, round) {
 			woken = append(woken, session)
 		}
 	}
 	g.hub.weigh(st, st.holds())
+	return woken
+}
+
+// fill announces what was committed elsewhere before n, where some of it changed who takes part: each event is for the
+// participants of its time, and only the log tells who these were.
+func (g *Gateway) fill(st *stream, n news) error {
+	upto, version := n.known, n.head.Version
+	if len(n.entries) > 0 {
+		upto = max(upto, n.entries[0].event.Seq-1)
+	}
+	if n.changed {
+		version--
+	}
+	for {
+		settled, last := st.announced()
+		if settled != nil && settled.Version >= version || version == 0 || last >= upto {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
+		events, err := g.page(ctx, st.id, last, min(last+pageEvents, upto))
+		cancel()
+		switch {
+		case err != nil:
+			return err
+		case len(events) == 0:
+			return nil // gone from the log: nobody can be told
+		}
+		for _, session := range g.relate(st, n.head, version, events) {
+			session.sink.Wake()
+		}
+	}
+}
+
+// relate announces events of the log one by one, with what they did to the participants, up to the version given. It
+// gives the sessions to wake.
+func (g *Gateway) relate(st *stream, head *domain.Conversation, version int64, events []*domain.Event) (woken []*Session) {
+	st.announcing.Lock()
+	defer st.announcing.Unlock()
+	round := g.rounds.Add(1)
+	for _, ev := range events {
+		then, last := st.announced()
+		if ev.Seq <= last {
+			continue // by somebody else meanwhile
+		}
+		n := news{head: then, entries: []*entry{newEntry(ev, time.Time{})}}
+		if ev.ConversationData != nil {
+			next := *ev.ConversationData
+			next.Root, next.Account, next.Version = head.Root, head.Account, 1
+			if then != nil {
+				next.Version = min(then.Version+1, version)
+			}
+			n.head, n.changed = &next, true
+		} else if then == nil {
+			n.head = head
+		}
+		woken = g.tell(st, n, round, woken)
+	}
 	return woken
 }
 
@@ -262,10 +338,10 @@ func (g *Gateway) look() {
 	for st := g.doubtful(); st != nil; st = g.doubtful() {
 		g.insist(func(ctx context.Context) error {
 			head, err := g.head(ctx, st.id)
-			if err == nil {
-				g.caughtUp(st, head)
+			if err != nil {
+				return err
 			}
-			return err
+			return g.caughtUp(st, head)
 		})
 		g.hub.done(st)
 	}
@@ -289,69 +365,16 @@ func (g *Gateway) insist(read func(context.Context) error) {
 }
 
 // caughtUp announces what is in the log beyond what was announced.
-func (g *Gateway) caughtUp(st *stream, head *domain.Conversation) {
+func (g *Gateway) caughtUp(st *stream, head *domain.Conversation) error {
+	st.advance(head)
+	n := news{head: head, known: head.LastSeq}
+	if err := g.fill(st, n); err != nil {
+		return err
+	}
 	st.announcing.Lock()
 	defer st.announcing.Unlock()
-	st.advance(head)
-	var before []*Session
-	if settled := st.settledHead(); settled == nil || settled.Version < head.Version {
-		before = g.hub.settle(st, head)
-		g.noticeMembership(settled, head)
+	for _, session := range g.tell(st, n, g.rounds.Add(1), nil) {
+		session.sink.Wake()
 	}
-	from, last, online := st.take(head.LastSeq, nil)
-	if from == 0 {
-		return
-	}
-	round := g.rounds.Add(1)
-	for _, session := range slices.Concat(online, g.hub.servicesOf(head.Root)) {
-		start := from
-		if p, ok := head.Participant(session.principal.User); ok {
-			start = max(start, p.JoinedSeq)
-		}
-		if session.due(st, start, last, round) {
-			session.sink.Wake()
-		}
-	}
-	before = slices.DeleteFunc(slices.Clone(before), func(s *Session) bool { return slices.Contains(online, s) })
-	g.bidFarewell(st, before, from)
-}
-
-// bidFarewell tells sessions whose users no longer take part of the events from the given one up to the one that
-// says so. Which one that is, the store has to be asked, for the change was not made by a command at hand.
-func (g *Gateway) bidFarewell(st *stream, sessions []*Session, from domain.Seq) {
-	if len(sessions) == 0 {
-		return
-	}
-	g.background.Go(func() {
-		for _, session := range sessions {
-			var left domain.Seq
-			g.insist(func(ctx context.Context) (err error) {
-				left, err = g.left(ctx, session.principal, st.id)
-				return err
-			})
-			st.announcing.Lock()
-			head := st.settledHead()
-			back := false
-			if head != nil {
-				_, back = head.Participant(session.principal.User)
-			}
-			if !back && session.due(st, from, left, g.rounds.Add(1)) {
-				session.sink.Wake()
-			}
-			st.announcing.Unlock()
-		}
-	})
-}
-
-// left gives the number of the event by which a user left a conversation, 0 if it did not.
-func (g *Gateway) left(ctx context.Context, p domain.Principal, id domain.ConversationID) (seq domain.Seq, err error) {
-	defer g.contain("reading a membership", &err)
-	heads, err := g.history.Heads(ctx, p, domain.Needs{Conversation: id, Past: true})
-	if err != nil {
-		return 0, err
-	}
-	if past := heads.Past[id]; len(past) > 0 {
-		seq = past[len(past)-1].To
-	}
-	return seq, nil
+	return nil
 }

@@ -46,12 +46,12 @@ func TestDrainAnswersWhatWasTaken(t *testing.T) {
 		if err := <-drained; err != nil {
 			t.Fatal(err)
 		}
+		w.settle()
 		for i, a := range taken {
 			if a.code() != "" {
 				t.Fatalf("command %d ended as %q", i, a.code())
 			}
 		}
-		w.settle()
 		if n := len(bob.texts(c)) + len(bob.texts(cold)); n != 2000 {
 			t.Errorf("%d messages were delivered", n)
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/parley-im/parley/domain"
 )
@@ -220,20 +221,80 @@ func TestChangesElsewhereAreFollowed(t *testing.T) {
 	})
 }
 
-func TestWhoReturnsWhileAbsentElsewhereKeepsItsOrder(t *testing.T) {
-	// Removed and added again before this node looks: the events of both times arrive in order, each once at most.
+func TestChangesElsewhereBeforeAChangeHereAreFollowed(t *testing.T) {
+	// What happens here is not the first thing that happens after somebody was removed elsewhere: that event is the
+	// last for it all the same.
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		c := w.converse(1, 2)
-		bob := w.subscriber(2)
+		c := w.converse(1, 2, 3)
+		alice, bob := w.subscriber(1), w.subscriber(2)
+		w.user(4)
+		w.user(5)
+		w.store.elsewhere(w.user(1), remove(c, 2)) // 2
+		w.store.elsewhere(w.user(1), add(c, 4))    // 3
+		w.do(1, add(c, 5))
+		alice.wantSeqs(c, span(2, 4))
+		bob.wantSeqs(c, span(2, 2))
+	})
+}
+
+func TestWhoComesAndGoesElsewhereSeesItsTimesOnly(t *testing.T) {
+	// Removed and added again, or the other way round, before this node looks: the state at the end does not show it.
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.converse(1, 2, 3)
+		alice, bob, carol, dave := w.subscriber(1), w.subscriber(2), w.subscriber(3), w.subscriber(4)
+		billing := w.attach(service(1))
+		billing.subscribe(allEvents, domain.SubscribeOptions{})
+		bob.subscribe(bob.inbox(), domain.SubscribeOptions{})
+		dave.subscribe(dave.inbox(), domain.SubscribeOptions{})
 		w.do(1, message(c, "two", ""))
 		w.store.elsewhere(w.user(1), remove(c, 2)) // 3
-		w.store.elsewhere(w.user(1), add(c, 2))    // 4
-		w.do(1, message(c, "five", ""))
-		got := bob.seqs(c)
-		if !slices.IsSorted(got) || !slices.Equal(slices.Compact(slices.Clone(got)), got) || !slices.Contains(got, 5) {
-			t.Errorf("got %v", got)
+		w.store.elsewhere(w.user(1), add(c, 4))    // 4
+		w.store.elsewhere(w.user(1), add(c, 2))    // 5
+		w.store.elsewhere(w.user(1), remove(c, 4)) // 6
+		w.do(1, message(c, "seven", ""))
+		for _, all := range []*client{alice, carol, billing} {
+			all.wantSeqs(c, span(2, 7))
 		}
+		bob.wantSeqs(c, []domain.Seq{2, 3, 5, 6, 7})
+		dave.wantSeqs(c, span(4, 6))
+		if got := bob.types(); !slices.Equal(got, []string{"conversationRemoved", "conversationAdded"}) {
+			t.Errorf("bob's inbox has %v", got)
+		}
+		if got := dave.types(); !slices.Equal(got, []string{"conversationAdded", "conversationRemoved"}) {
+			t.Errorf("dave's inbox has %v", got)
+		}
+	})
+}
+
+func TestChangesElsewhereAreFollowedOnceTheStoreAnswers(t *testing.T) {
+	// The log says who took part; while it cannot be read nobody is told wrong things, and afterwards everybody is told.
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.converse(1, 2, 3)
+		alice, bob := w.subscriber(1), w.subscriber(2)
+		w.store.elsewhere(w.user(1), remove(c, 2)) // 2
+		w.store.set(func() {
+			w.store.onEvents = func(context.Context, domain.ConversationID) error { return errGone() }
+		})
+		sent := []*answer{w.start(w.user(1), message(c, "three", ""))}
+		w.settle()
+		sent = append(sent, w.start(w.user(1), message(c, "four", "")))
+		w.settle()
+		for _, a := range sent {
+			if a.code() != "" {
+				t.Errorf("committed, and ended as %v", a.err)
+			}
+		}
+		if got := bob.seqs(c); len(got) > 1 {
+			t.Errorf("bob got %v", got)
+		}
+		w.store.heal()
+		w.pass(5 * time.Second)
+		w.do(1, message(c, "five", ""))
+		alice.wantSeqs(c, span(2, 5))
+		bob.wantSeqs(c, span(2, 2))
 	})
 }
 

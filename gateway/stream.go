@@ -103,6 +103,13 @@ func (st *stream) advance(head *domain.Conversation) {
 	}
 }
 
+// announced gives the state up to which events were announced, and the number of the newest of them.
+func (st *stream) announced() (settled *domain.Conversation, last domain.Seq) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.settled, st.last
+}
+
 // settledHead gives the state up to which events were announced.
 func (st *stream) settledHead() *domain.Conversation {
 	st.mu.Lock()

@@ -169,7 +169,13 @@ func ParseFilter(s string) (f Filter, ok bool) {
 		f.Rest = "/#"
 	}
 	switch f.Kind {
-	case EventsTopic, SignalsTopic, InboxTopic, StatusTopic, RepliesTopic:
+	case EventsTopic, SignalsTopic:
+		// The UUID of zeros is nobody's, and in a Filter it stands for every conversation.
+		if f.Conversation.IsZero() {
+			return Filter{}, false
+		}
+		return f, true
+	case InboxTopic, StatusTopic, RepliesTopic:
 		return f, true
 	case NoTopic, MessagesTopic, RawTopic, TypingTopic, ReadTopic, CommandTopic:
 	}

@@ -141,7 +141,7 @@ func build(
 		},
 		Parallel: cfg.Login.ParallelVerifications, AccessLife: cfg.Login.AccessTTL, RefreshLife: cfg.Login.RefreshTTL,
 		AdminKey: &key, Registerer: registry,
-		Ended: func(who domain.Principal) { p.gateway.EndSessions(who.User, domain.NotWelcome()) },
+		Ended: func(who domain.Principal) { p.gateway.EndSessions(who, domain.NotWelcome()) },
 	})
 	if err != nil {
 		return nil, err

@@ -229,10 +229,16 @@ func (g *Gateway) displace(old, by *Session) {
 	old.end(domain.TakenOver(), notice)
 }
 
-// EndSessions ends a user's sessions, for instance because it was deleted.
-func (g *Gateway) EndSessions(user domain.UserID, why domain.Farewell) {
-	for _, s := range g.hub.of(user) {
-		s.sink.Close(why)
+// EndSessions ends the sessions of a user or a service, for instance because it was deleted.
+func (g *Gateway) EndSessions(who domain.Principal, why domain.Farewell) {
+	sessions := g.hub.of(who.User)
+	if who.User == 0 {
+		sessions = g.hub.servicesOf(who.Root)
+	}
+	for _, s := range sessions {
+		if s.principal.Service == who.Service {
+			s.sink.Close(why)
+		}
 	}
 }
 

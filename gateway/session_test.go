@@ -177,8 +177,8 @@ func TestAUsersSessionsCanBeEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		phone, laptop, bob := w.connect(1, device("phone")), w.connect(1, device("laptop")), w.connect(2)
-		w.g.EndSessions(1, domain.NotWelcome())
-		w.g.EndSessions(99, domain.NotWelcome())
+		w.g.EndSessions(w.user(1), domain.NotWelcome())
+		w.g.EndSessions(domain.Principal{User: 99}, domain.NotWelcome())
 		for _, cl := range []*client{phone, laptop} {
 			if got := cl.goodbyes(); !slices.Equal(got, []domain.Farewell{domain.NotWelcome()}) {
 				t.Errorf("told %v", got)

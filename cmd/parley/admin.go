@@ -315,7 +315,7 @@ type serviceRotate struct {
 func (c *serviceRotate) Run(e *environment) error {
 	return c.with(e, func(a *api) error {
 		var answer serviceAnswer
-		path := "/v1/services/" + url.PathEscape(c.Account) + "/" + url.PathEscape(c.Name) + "/rotate"
+		path := "/v1/services/" + url.PathEscape(c.Name+"@"+c.Account) + "/rotate"
 		if err := a.call(e.ctx, http.MethodPost, path, nil, &answer); err != nil {
 			return err
 		}

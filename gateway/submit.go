@@ -75,19 +75,22 @@ func (s *Session) reply(req *domain.Request, r domain.Receipt, err error) {
 	if !s.principal.IsUser() || err == nil && !req.WantsReply {
 		return
 	}
-	user := s.principal.Username
+	user, name := s.principal.Username, req.Name
+	if t, ok := domain.ParseTopic(req.Topic); ok && name == "" {
+		name = t.Command // one that does not exist: the client is told which
+	}
 	var payload []byte
 	switch {
 	case err == nil:
-		payload = encode(domain.Reply{RequestID: req.RequestID, Command: req.Name, Result: r.Result})
+		payload = encode(domain.Reply{RequestID: req.RequestID, Command: name, Result: r.Result})
 	case req.Unheard:
 		payload = encode(domain.Notice{
 			Type: domain.NoticeError, Time: domain.Millis(s.g.now()), Device: s.principal.Device, Topic: req.Topic,
-			RequestID: req.RequestID, Command: req.Name, Error: domain.AsError(err),
+			RequestID: req.RequestID, Command: name, Error: domain.AsError(err),
 		})
 		s.g.toInbox(s.principal.User, payload)
 	case req.WantsReply:
-		payload = encode(domain.Reply{RequestID: req.RequestID, Command: req.Name, Error: domain.AsError(err)})
+		payload = encode(domain.Reply{RequestID: req.RequestID, Command: name, Error: domain.AsError(err)})
 	default:
 		return
 	}

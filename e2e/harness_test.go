@@ -170,7 +170,9 @@ type world struct {
 	account string
 	// admin and service call the HTTP API.
 	admin, service api
-	// version is the MQTT version of devices that do not say otherwise.
+	// kept and acks are connections of tables of tests, see sameCallers.
+	kept []caller
+	acks *device
 }
 
 // user is a user of the world's account.

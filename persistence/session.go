@@ -48,8 +48,8 @@ type statements struct {
 	on interface {
 		PreparexContext(ctx context.Context, query string) (*sqlx.Stmt, error)
 	}
-	// detached statements run to their end, whatever happens to the caller's context: SQLite's are short, and being able
-	// to interrupt each costs as much as a short one takes.
+	// detached, on SQLite: statements run to their end, whatever happens to the caller's context. They are short, and
+	// being able to interrupt each costs as much as a short one takes.
 	detached bool
 	mu       sync.RWMutex // guards made
 	made     map[string]*sqlx.Stmt
@@ -102,6 +102,22 @@ func (s *statements) exec(ctx context.Context, text string, args ...any) (int64,
 		return 0, err
 	}
 	return res.RowsAffected()
+}
+
+// close frees the statements. SQLite keeps a connection open until it has been done for each; Postgres drops them with
+// the connection, and might not be there to be asked.
+func (s *statements) close() error {
+	if !s.detached {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, stmt := range s.made {
+		errs = append(errs, stmt.Close())
+	}
+	clear(s.made)
+	return errors.Join(errs...)
 }
 
 // pool runs statements that only read, each on whatever connection is free and each prepared once per connection.
@@ -202,8 +218,12 @@ func (s *session) connect(ctx context.Context) error {
 // discard gives the connection up: what was attempted on it last has an unknown outcome, and a transaction that may
 // still be open on it must end.
 func (s *session) discard() {
+	err := s.statements.close()
 	// Giving this error to the pool makes it close the connection instead of keeping it for others.
-	if err := s.conn.Raw(func(any) error { return driver.ErrBadConn }); err != nil && !errors.Is(err, driver.ErrBadConn) {
+	if badConn := s.conn.Raw(func(any) error { return driver.ErrBadConn }); !errors.Is(badConn, driver.ErrBadConn) {
+		err = errors.Join(err, badConn)
+	}
+	if err != nil {
 		s.logger.Debug("giving up a connection", "err", err)
 	}
 	s.conn, s.statements = nil, nil
@@ -276,7 +296,7 @@ func (s *session) close() error {
 	if s.conn == nil {
 		return nil
 	}
-	conn := s.conn
+	err := errors.Join(s.statements.close(), s.conn.Close())
 	s.conn, s.statements = nil, nil
-	return conn.Close()
+	return err
 }

@@ -1,0 +1,155 @@
+package persistence
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/parley-im/parley/persistence/pgtest"
+)
+
+// asked are the statements that are run often, with the index that each must use on Postgres.
+func asked(s *Store) map[string]string {
+	return map[string]string{
+		s.text.conversations:                     "conversations_pkey",
+		s.text.participants:                      "participants_pkey",
+		s.text.past:                              "memberships",
+		s.text.users:                             "users_username_key",
+		s.text.changes:                           "events_change",
+		s.text.lockHeads:                         "conversations_pkey",
+		selectEvents:                             "events_pkey",
+		selectMessage:                            "events_pkey",
+		selectAbout:                              "events_about",
+		selectPresent:                            "participants_user",
+		selectLeft:                               "memberships",
+		selectMembersAt:                          "memberships_pkey",
+		selectHolder:                             "conversation_data_unique_key_key",
+		selectLogin:                              "users_username_key",
+		selectAccess:                             "users_pkey",
+		selectRefresh:                            "refresh_tokens_pkey",
+		selectRemembered:                         "remembered_pkey",
+		selectService + " WHERE s.key_hash = $1": "services_key_hash_key",
+	}
+}
+
+// fill makes many conversations of three people and three events, and one of 20000 events.
+const fill = `
+	INSERT INTO accounts (name) SELECT n FROM generate_series(1, 50) n;
+	INSERT INTO applications (account_id, name) SELECT n, 'chat' FROM generate_series(1, 50) n;
+	INSERT INTO users (username, application_id, display_name, search_name, password_hash, created_at)
+		SELECT n, n % 50 + 1, '', '', '', 0 FROM generate_series(1, 1000) n;
+	INSERT INTO services (account_id, name, key_hash, created_at) SELECT n % 50 + 1, n, uuid_send(gen_random_uuid()), 0 FROM generate_series(1, 500) n;
+	INSERT INTO token_families (id, user_id, expires_at) SELECT gen_random_uuid(), n % 1000 + 1, n FROM generate_series(1, 2000) n;
+	INSERT INTO refresh_tokens (hash, family_id, expires_at) SELECT uuid_send(gen_random_uuid()), id, 0 FROM token_families;
+	INSERT INTO remembered SELECT n % 50, n, '', 1, '', '', n FROM generate_series(1, 1000) n;
+	INSERT INTO conversations SELECT CAST(lpad(to_hex(c), 32, '0') AS uuid), 3, 1 FROM generate_series(1, 2000) c;
+	INSERT INTO conversation_data SELECT id, 1, 1, '', false, false, false, false, '', '', 0, 0, 0, id, false FROM conversations;
+	INSERT INTO participants SELECT id, row_number() OVER () % 900 + n, 0, 0, 0, 1, n FROM conversations, generate_series(1, 3) n;
+	INSERT INTO memberships SELECT conversation_id, user_id, 1 FROM participants;
+	INSERT INTO events (conversation_id, seq, sender_id, client_id, kind, about, created_at, payload)
+		SELECT CAST(lpad(to_hex(c), 32, '0') AS uuid), n, 1, n::text || ' ' || CASE n WHEN 1 THEN c ELSE 0 END, CASE n WHEN 1 THEN 1 ELSE 4 END,
+			CASE n WHEN 1 THEN gen_random_uuid() END, 0, 'x'
+		FROM generate_series(1, 2000) c, generate_series(1, CASE c WHEN 1 THEN 20000 ELSE 3 END) n`
+
+func TestStatementsUseTheirIndexOnPostgres(t *testing.T) {
+	// Plans are made for the average conversation, and kept. The longest one is who pays for a wrong one.
+	s := openInternal(t, pgtest.NewDatabase(t))
+	conn, err := s.reads.db.Connx(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	exec := func(text string) {
+		t.Helper()
+		if _, err := conn.ExecContext(t.Context(), text); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+	}
+	exec("SET plan_cache_mode = force_generic_plan")
+	statements := asked(s)
+	// What append_events_v1 and append_event_v1 look up.
+	statements[`SELECT x.seq FROM events x WHERE uuid_send(x.conversation_id) = uuid_send($1) AND x.sender_id = $2 AND x.client_id = $3`] = "events_client"
+	check := func(when string) {
+		for text, index := range statements {
+			exec("DEALLOCATE ALL")
+			exec("PREPARE p AS " + text)
+			nulls := strings.TrimSuffix(strings.Repeat("NULL,", parameters(text)), ",")
+			var plan strings.Builder
+			rows, err := conn.QueryxContext(t.Context(), "EXPLAIN EXECUTE p("+nulls+")")
+			if err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+			scanLines(t, rows, &plan, 0)
+			if !strings.Contains(plan.String(), index) || regexp.MustCompile(`Seq Scan on (events|conversation|participants|memberships|users)`).MatchString(plan.String()) {
+				t.Errorf("%s, %s\n\nis not looked up by %s:\n%s", when, text, index, plan.String())
+			}
+		}
+	}
+	check("on an empty store")
+	exec(fill)
+	check("before statistics")
+	exec("ANALYZE")
+	check("with statistics")
+}
+
+func TestStatementsUseAnIndexOnSQLite(t *testing.T) {
+	s := openInternal(t, "sqlite://"+filepath.Join(t.TempDir(), "parley.db"))
+	statements := asked(s)
+	statements[selectHead], statements[selectClient], statements[raiseHead] = "", "", ""
+	for text := range statements {
+		args := make([]any, parameters(text))
+		var plan strings.Builder
+		err := s.read(func(runner) error {
+			rows, err := s.reads.db.QueryxContext(t.Context(), "EXPLAIN QUERY PLAN "+text, args...)
+			if err != nil {
+				return err
+			}
+			scanLines(t, rows, &plan, 3)
+			return nil
+		})
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		for line := range strings.Lines(plan.String()) {
+			if strings.HasPrefix(line, "SCAN") && !strings.Contains(line, "json_each") {
+				t.Errorf("%s\n\nreads a whole table:\n%s", text, plan.String())
+				break
+			}
+		}
+	}
+}
+
+// parameters counts the parameters of a statement.
+func parameters(text string) int {
+	n := 0
+	for i := 1; strings.Contains(text, fmt.Sprint("$", i)); i++ {
+		n = i
+	}
+	return n
+}
+
+// scanLines adds a column of all rows to a text, each as a line.
+func scanLines(t *testing.T, rows *sqlx.Rows, to *strings.Builder, column int) {
+	t.Helper()
+	defer rows.Close()
+	for rows.Next() {
+		values, err := rows.SliceScan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch v := values[column].(type) {
+		case []byte:
+			to.Write(v)
+		default:
+			fmt.Fprint(to, v)
+		}
+		to.WriteByte('\n')
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+}

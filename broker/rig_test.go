@@ -505,6 +505,7 @@ func (c *client) ended() {
 	if pk, err := c.tryRecv(patience); err == nil || errors.Is(err, errGarbage) {
 		c.tb.Fatalf("expected the end, got %s (%v)", show(pk), err)
 	}
+	_ = c.Close()
 }
 
 var errGarbage = errors.New("not a packet")

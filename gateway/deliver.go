@@ -301,12 +301,13 @@ type doubts struct {
 // resync makes sure that what was committed in spite of an unknown outcome reaches the sessions: once the store
 // answers again it looks how far the conversation has come.
 func (g *Gateway) resync(st *stream) {
+	st = g.hub.stream(st.id) // keeps it in use meanwhile
 	g.doubts.mu.Lock()
 	defer g.doubts.mu.Unlock()
 	if g.doubts.in[st] {
+		g.hub.done(st)
 		return
 	}
-	g.hub.stream(st.id) // keeps it in use meanwhile
 	if g.doubts.in == nil {
 		g.doubts.in = make(map[*stream]bool)
 	}
@@ -366,6 +367,9 @@ func (g *Gateway) insist(read func(context.Context) error) {
 
 // caughtUp announces what is in the log beyond what was announced.
 func (g *Gateway) caughtUp(st *stream, head *domain.Conversation) error {
+	if _, announces := st.reached(); !announces {
+		return nil // it was forgotten meanwhile, and begins anew when something happens
+	}
 	st.advance(head)
 	n := news{head: head, known: head.LastSeq}
 	if err := g.fill(st, n); err != nil {

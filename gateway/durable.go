@@ -284,17 +284,34 @@ func (s *Session) isGone() bool {
 
 // missed adds what the session is behind to what is due.
 func (s *Session) missed(page []domain.Stretch) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.gone {
-		return
-	}
 	for _, part := range page {
-		if _, ok := s.wants(part.Conversation, false); !ok {
+		st := s.g.hub.peek(part.Conversation)
+		if st == nil {
+			s.miss(part)
 			continue
 		}
-		s.cursor(part.Conversation).include(span{part.From, part.To})
+		// What is committed and not announced yet will be: it is in the log already, and must not come twice.
+		st.announcing.Lock()
+		last, announces := st.reached()
+		late := announces && part.To > last
+		if late {
+			part.To = last
+		}
+		s.miss(part)
+		st.announcing.Unlock()
+		if late && s.g.hub.unused(st) {
+			s.g.resync(st) // it was committed elsewhere
+		}
 	}
+}
+
+func (s *Session) miss(part domain.Stretch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.wants(part.Conversation, false); !ok || s.gone || part.From > part.To {
+		return
+	}
+	s.cursor(part.Conversation).include(span{part.From, part.To})
 }
 
 // cursor gives the session's cursor in a conversation, made when missing. The caller holds mu, and adds a span to it.

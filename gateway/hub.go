@@ -246,6 +246,13 @@ func (h *hub) peek(id domain.ConversationID) *stream {
 	return h.streams[id]
 }
 
+// unused reports whether no command is under way in the conversation.
+func (h *hub) unused(st *stream) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return st.users == 0
+}
+
 // evict forgets the streams that were not used for the longest time until the rest fits. The caller holds mu.
 func (h *hub) evict() {
 	for e := h.recentFirst.Back(); e != nil && h.weight > h.maxWeight; {

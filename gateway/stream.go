@@ -110,6 +110,14 @@ func (st *stream) announced() (settled *domain.Conversation, last domain.Seq) {
 	return st.settled, st.last
 }
 
+// reached gives the number of the newest event that was announced; false while nothing is announced yet, because it is
+// not known where that begins.
+func (st *stream) reached() (last domain.Seq, announces bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.last, st.settled != nil || st.born
+}
+
 // settledHead gives the state up to which events were announced.
 func (st *stream) settledHead() *domain.Conversation {
 	st.mu.Lock()

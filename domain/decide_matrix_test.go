@@ -3,6 +3,7 @@ package domain_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -377,6 +378,21 @@ func TestParametersAreCheckedBeforeAnythingIsLookedUp(t *testing.T) {
 	for i := range long {
 		long[i] = 'é'
 	}
+	// At the limits themselves nothing is wrong yet.
+	for name, c := range map[string]domain.Command{
+		"50 users":              &domain.GetUsers{UserIDs: ids[:50]},
+		"30 conversations":      &domain.GetConversations{UUIDs: convs[:30]},
+		"1000 participants":     &domain.CreateConversation{Participants: parts[:1000]},
+		"1000 to add":           &domain.AddParticipants{UUID: id, Participants: parts[:1000]},
+		"1000 to remove":        &domain.RemoveParticipants{UUID: id, Participants: refs[:1000]},
+		"a title of 1000":       &domain.CreateConversation{Title: string(long[:1000])},
+		"64 KiB of custom data": &domain.CreateConversation{CustomData: domain.RawObject(fmt.Sprintf(`{"a":"%065528d"}`, 1))},
+		"a request id of 128":   &domain.GetMe{Meta: domain.Meta{RequestID: strings.Repeat("x", 128)}},
+	} {
+		if err := domain.Check(c, domain.DefaultLimits()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	for _, tc := range []struct {
 		name    string
 		command domain.Command
@@ -399,7 +415,7 @@ func TestParametersAreCheckedBeforeAnythingIsLookedUp(t *testing.T) {
 		{"NUL in a title", &domain.CreateConversation{Title: "a\x00b"}, 1},
 		{"a policy that does not exist", &domain.CreateConversation{Policy: "closed"}, 1},
 		{"1001 participants", &domain.CreateConversation{Participants: parts}, 1},
-		{"huge custom data", &domain.CreateConversation{CustomData: domain.RawObject(fmt.Sprintf(`{"a":"%065536d"}`, 1))}, 1},
+		{"huge custom data", &domain.CreateConversation{CustomData: domain.RawObject(fmt.Sprintf(`{"a":"%065529d"}`, 1))}, 1},
 		{"direct and public", &domain.CreateConversation{Direct: true, PublicJoin: true}, 34},
 		{"direct and uber", &domain.CreateConversation{Direct: true, Uber: true}, 34},
 		{"a participant without a name", &domain.CreateConversation{Participants: []domain.NewParticipant{{}}}, 1},

@@ -71,17 +71,18 @@ func TestTopicsThatDoNotExist(t *testing.T) {
 func TestFiltersThatExist(t *testing.T) {
 	conv := conversationID(1)
 	for s, want := range map[string]domain.Filter{
-		"conversations/+/events":                {Kind: domain.EventsTopic},
-		"conversations/+/signals":               {Kind: domain.SignalsTopic},
-		room1 + "/events":                       {Kind: domain.EventsTopic, Conversation: conv},
-		room1 + "/signals":                      {Kind: domain.SignalsTopic, Conversation: conv},
-		"users/alice@chat.acme/inbox":           {Kind: domain.InboxTopic, User: "alice@chat.acme"},
-		"users/alice@chat.acme/status":          {Kind: domain.StatusTopic, User: "alice@chat.acme"},
-		"users/alice@chat.acme/replies":         {Kind: domain.RepliesTopic, User: "alice@chat.acme"},
-		"users/alice@chat.acme/replies/#":       {Kind: domain.RepliesTopic, User: "alice@chat.acme", Rest: "/#"},
-		"users/alice@chat.acme/replies/a/b":     {Kind: domain.RepliesTopic, User: "alice@chat.acme", Rest: "/a/b"},
-		"$share/workers/conversations/+/events": {Kind: domain.EventsTopic, Group: "workers"},
-		"$share/a b-é/" + room1 + "/events":     {Kind: domain.EventsTopic, Conversation: conv, Group: "a b-é"},
+		"conversations/+/events":                                        {Kind: domain.EventsTopic},
+		"conversations/+/signals":                                       {Kind: domain.SignalsTopic},
+		room1 + "/events":                                               {Kind: domain.EventsTopic, Conversation: conv},
+		room1 + "/signals":                                              {Kind: domain.SignalsTopic, Conversation: conv},
+		"users/alice@chat.acme/inbox":                                   {Kind: domain.InboxTopic, User: "alice@chat.acme"},
+		"users/alice@chat.acme/status":                                  {Kind: domain.StatusTopic, User: "alice@chat.acme"},
+		"users/alice@chat.acme/replies":                                 {Kind: domain.RepliesTopic, User: "alice@chat.acme"},
+		"users/alice@chat.acme/replies/#":                               {Kind: domain.RepliesTopic, User: "alice@chat.acme", Rest: "/#"},
+		"users/alice@chat.acme/replies/a/b":                             {Kind: domain.RepliesTopic, User: "alice@chat.acme", Rest: "/a/b"},
+		"$share/workers/conversations/+/events":                         {Kind: domain.EventsTopic, Group: "workers"},
+		"$share/a b-é/" + room1 + "/events":                             {Kind: domain.EventsTopic, Conversation: conv, Group: "a b-é"},
+		"$share/" + strings.Repeat("g", 64) + "/conversations/+/events": {Kind: domain.EventsTopic, Group: strings.Repeat("g", 64)},
 	} {
 		got, ok := domain.ParseFilter(s)
 		if !ok || got != want {

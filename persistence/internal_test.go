@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/parley-im/parley/domain"
@@ -29,7 +30,7 @@ func TestErrorsAreSortedByCode(t *testing.T) {
 		"23505": domain.Internal, "23503": domain.Internal, "22021": domain.Internal, "54000": domain.Internal,
 		"42P01": domain.Internal, "P0001": domain.Internal, "XX000": domain.Internal, "25P02": domain.Internal,
 	} {
-		err := fmt.Errorf("wrapped: %w", &pq.Error{Code: pq.ErrorCode(code)})
+		err := fmt.Errorf("wrapped: %w", &pq.Error{Code: pqerror.Code(code)})
 		if got := domain.CodeOf(refusal(err)); got != want {
 			t.Errorf("%s: %s, want %s", code, got, want)
 		}

@@ -3,6 +3,7 @@ package storetest
 import (
 	"bufio"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -120,7 +121,7 @@ func killChild(t *testing.T, url string, lines int) []string {
 	for {
 		line, err := r.ReadString('\n')
 		if err != nil {
-			if err != io.EOF { //nolint:errorlint // The pipe's own answer.
+			if !errors.Is(err, io.EOF) {
 				t.Error(err)
 			}
 			break

@@ -28,6 +28,7 @@ type sessionTexts struct {
 	startAll      string
 	startSome     string
 	expireSome    string
+	expireStrays  string
 	reviveSome    string
 	selectExpired string
 }
@@ -65,6 +66,10 @@ func newSessionTexts(d *dialect) sessionTexts {
 		expireSome: `UPDATE sessions SET expires_at = $2 + expiry * 1000 WHERE id IN (
 			SELECT id FROM sessions WHERE node = $1 AND expires_at IS NULL AND expiry <> $3 ORDER BY id LIMIT $4` + d.lock + `)
 			AND node = $1 AND expires_at IS NULL AND expiry <> $3`,
+		expireStrays: `UPDATE sessions SET expires_at = $1 + expiry * 1000 WHERE id IN (
+			SELECT s.id FROM sessions s WHERE s.node IS NOT NULL AND s.expires_at IS NULL AND s.expiry <> $2
+			AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = s.node) ORDER BY s.id LIMIT $3` + d.lock + `)
+			AND expires_at IS NULL`,
 		reviveSome: `UPDATE sessions SET expires_at = NULL WHERE id IN (
 			SELECT id FROM sessions WHERE node = $1 AND expires_at >= 0 ORDER BY id LIMIT $2` + d.lock + `) AND node = $1`,
 		selectExpired: `SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2` + skip,
@@ -88,18 +93,19 @@ type earlier struct {
 	expires, beat               sql.NullInt64
 }
 
-// ended reports whether the session had ended by now, or ends because another connection begins.
-func (e *earlier) ended(now int64) bool {
+// ended reports whether the session had ended by o.Now, or ends because another connection begins.
+func (s *Store) ended(e *earlier, o domain.SessionOpening) bool {
 	switch {
 	case e.expires.Valid:
-		return e.expires.Int64 <= now
+		return e.expires.Int64 <= o.Now
 	case e.expiry == 0:
 		return true
-	case e.expiry == domain.NeverExpires || !e.beat.Valid || e.beat.Int64 >= now-nodeTimeout:
+	case e.expiry == domain.NeverExpires || !e.beat.Valid:
 		return false
 	}
-	// Nobody has found out yet that the node is dead.
-	return e.beat.Int64+e.expiry*1000 <= now
+	// Nobody may have found out yet that the node is dead.
+	dead := e.beat.Int64 < o.Now-nodeTimeout || s.alone() && e.node.String != o.Node
+	return dead && e.beat.Int64+e.expiry*1000 <= o.Now
 }
 
 // OpenSession begins a connection of a device. Its earlier session is removed if o.Clean says so, if it has expired, or if
@@ -143,7 +149,7 @@ func (s *Store) openSession(ctx context.Context, q runner, o domain.SessionOpeni
 		case e == nil:
 		case e.node.String == o.Node && e.opened == o.Now:
 			return e.stored(e.created != e.opened)
-		case !o.Clean && !e.ended(o.Now):
+		case !o.Clean && !s.ended(e, o):
 			return s.resume(ctx, q, o, e)
 		default:
 			if _, err := s.removeSession(ctx, q, e.id); err != nil {

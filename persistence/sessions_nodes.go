@@ -2,6 +2,8 @@ package persistence
 
 import (
 	"context"
+	"math"
+	"slices"
 
 	"github.com/jmoiron/sqlx"
 
@@ -12,7 +14,8 @@ import (
 const sessionStep = 500
 
 const (
-	raiseBeat   = `UPDATE nodes SET beat_at = $2 WHERE id = $1 AND beat_at < $2`
+	raiseBeat = `INSERT INTO nodes (id, beat_at) VALUES ($1, $2)
+		ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at WHERE nodes.beat_at < excluded.beat_at`
 	selectNodes = `SELECT id, beat_at FROM nodes WHERE id <> $1 AND beat_at < $2 ORDER BY id`
 	deleteNode  = `DELETE FROM nodes WHERE id = $1 AND beat_at = $2`
 )
@@ -25,21 +28,14 @@ type node struct {
 
 // Beat notes that the node lives, at now (milliseconds since 1970; the clocks of all nodes must agree to some seconds).
 // Sessions of nodes whose last beat was more than a minute ago count as disconnected since then; if such a node beats
-// again, those that it still has are connected again. On SQLite, whose store only one process can have open, the first beat
-// of a node does so with all other nodes at once.
+// again, those that it still has are connected again. An SQLite store is open in one process only: there all nodes but the
+// one that beats are dead.
 //
 // A node's name is that of one process's run: one that starts again takes another. It beats before it opens sessions.
 // Errors: unavailable, internal.
 func (s *Store) Beat(ctx context.Context, node string, now int64) error {
-	fresh := false
 	err := s.write(ctx, func(q runner) error {
-		n, err := q.exec(ctx, addNode, node, now)
-		if err != nil {
-			return err
-		}
-		if fresh = n > 0; !fresh {
-			_, err = q.exec(ctx, raiseBeat, node, now)
-		}
+		_, err := q.exec(ctx, raiseBeat, node, now)
 		return err
 	})
 	if err != nil {
@@ -49,9 +45,8 @@ func (s *Store) Beat(ctx context.Context, node string, now int64) error {
 		return err
 	}
 	until := now - nodeTimeout
-	if fresh && !s.d.sets {
-		const ever = 1 << 62
-		until = ever
+	if s.alone() {
+		until = math.MaxInt64
 	}
 	dead, err := s.nodesBefore(ctx, node, until)
 	if err != nil {
@@ -64,6 +59,9 @@ func (s *Store) Beat(ctx context.Context, node string, now int64) error {
 	}
 	return nil
 }
+
+// alone reports whether no other process can have the store open.
+func (s *Store) alone() bool { return !s.d.sets }
 
 // nodesBefore gives all nodes but one whose last beat was before until.
 func (s *Store) nodesBefore(ctx context.Context, but string, until int64) ([]node, error) {
@@ -112,30 +110,34 @@ func (s *Store) inSteps(ctx context.Context, text string, args ...any) error {
 
 // removeExpired removes the sessions that have expired by now, in steps.
 func (s *Store) removeExpired(ctx context.Context, now int64) error {
-	for {
-		more := false
-		err := s.write(ctx, func(q runner) error {
-			const most = 100
-			ids, err := scanNumbers(ctx, q, s.text.sessions.selectExpired, now, int64(most))
-			if err != nil {
-				return err
-			}
-			more = len(ids) == most
-			rows := int64(0)
-			for i, id := range ids {
-				n, err := s.removeSession(ctx, q, id)
-				if err != nil {
-					return err
-				}
-				if rows += n; rows >= sessionStep && i < len(ids)-1 {
-					more = true
-					break
-				}
-			}
-			return nil
-		})
-		if err != nil || !more {
+	// A node that opened a session while it was taken for dead, and then ended, has left nothing by which to find that out.
+	err := s.inSteps(ctx, s.text.sessions.expireStrays, now, int64(domain.NeverExpires), int64(sessionStep))
+	for more := true; more && err == nil; {
+		err = s.write(ctx, func(q runner) error {
+			more, err = s.removeSome(ctx, q, now)
 			return err
+		})
+	}
+	return err
+}
+
+// removeSome removes some of the sessions that have expired by now, and reports whether there may be more.
+func (s *Store) removeSome(ctx context.Context, q runner, now int64) (more bool, err error) {
+	const most = 100
+	ids, err := scanNumbers(ctx, q, s.text.sessions.selectExpired, now, int64(most))
+	if err != nil {
+		return false, err
+	}
+	slices.Sort(ids)
+	rows := int64(0)
+	for i, id := range ids {
+		n, err := s.removeSession(ctx, q, id)
+		if err != nil {
+			return false, err
+		}
+		if rows += n; rows >= sessionStep && i < len(ids)-1 {
+			return true, nil
 		}
 	}
+	return len(ids) == most, nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 
-
 	"github.com/parley-im/parley/domain"
 )
 
@@ -86,12 +85,12 @@ const (
 // take part are passed over. The work is done in several transactions, so that after an error some of it may have been; the
 // call may be repeated, also later and with newer values. Errors: unavailable, internal.
 func (s *Store) SavePositions(ctx context.Context, positions []domain.Position, marks []domain.Mark) error {
-	positions = ascending(positions, comparePositions, func(a, b *domain.Position) { a.Seq = max(a.Seq, b.Seq) })
-	marks = ascending(marks, compareMarks, func(a, b *domain.Mark) { a.Seq = max(a.Seq, b.Seq) })
-	step, advance, mark := positionsSQLite, s.advanceEach, s.markEach
+	step, order, advance, mark := positionsSQLite, byConversation, s.advanceEach, s.markEach
 	if s.d.sets {
-		step, advance, mark = positionsPostgres, s.advanceAll, s.markAll
+		step, order, advance, mark = positionsPostgres, bySession, s.advanceAll, s.markAll
 	}
+	positions = ascending(positions, order, func(a, b *domain.Position) { a.Seq = max(a.Seq, b.Seq) })
+	marks = ascending(marks, compareMarks, func(a, b *domain.Mark) { a.Seq = max(a.Seq, b.Seq) })
 	for chunk := range slices.Chunk(positions, step) {
 		if err := advance(ctx, chunk); err != nil {
 			return err
@@ -121,8 +120,14 @@ func ascending[T any](list []T, compare func(a, b T) int, merge func(into, from 
 	return list[:n]
 }
 
-func comparePositions(a, b domain.Position) int {
+// bySession is the order in which cursors are locked.
+func bySession(a, b domain.Position) int {
 	return cmp.Or(cmp.Compare(a.Session, b.Session), compareIDs(a.Conversation, b.Conversation))
+}
+
+// byConversation is the order in which SQLite's cursors lie.
+func byConversation(a, b domain.Position) int {
+	return cmp.Or(compareIDs(a.Conversation, b.Conversation), cmp.Compare(a.Session, b.Session))
 }
 
 func compareMarks(a, b domain.Mark) int {
@@ -130,18 +135,15 @@ func compareMarks(a, b domain.Mark) int {
 }
 
 const (
-	// Gives the places of those positions that have no cursor. The cursors are locked in their order first.
-	advanceCursors = `WITH given AS MATERIALIZED (
-			SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[]) WITH ORDINALITY g (session, conversation, seq, i)
-		), held AS MATERIALIZED (
-			SELECT k.session_id, k.conversation_id, g.seq, g.i FROM given g
-			JOIN cursors k ON k.session_id = g.session AND k.conversation_id = g.conversation
+	// Gives the places of the positions that are saved. The others have no cursor yet, or one that is as far, or that
+	// somebody has just changed: an update by physical place is much cheaper than one by key, but misses those.
+	advanceCursors = `WITH held AS MATERIALIZED (
+			SELECT k.ctid AS at, g.seq, g.i
+			FROM unnest($1::bigint[], $2::uuid[], $3::bigint[]) WITH ORDINALITY g (session, conversation, seq, i)
+			JOIN cursors k ON k.session_id = g.session AND k.conversation_id = g.conversation AND k.seq < g.seq
 			ORDER BY k.session_id, k.conversation_id FOR NO KEY UPDATE OF k
-		), advanced AS (
-			UPDATE cursors k SET seq = h.seq FROM held h
-			WHERE k.session_id = h.session_id AND k.conversation_id = h.conversation_id AND k.seq < h.seq
 		)
-		SELECT g.i FROM given g WHERE NOT EXISTS (SELECT 1 FROM held h WHERE h.i = g.i)`
+		UPDATE cursors k SET seq = h.seq FROM held h WHERE k.ctid = h.at RETURNING h.i`
 
 	// The lock keeps the session until its new cursors are committed, and finds out whether it still is there.
 	insertCursors = `INSERT INTO cursors (session_id, conversation_id, seq)
@@ -151,40 +153,40 @@ const (
 		ORDER BY g.session, g.conversation
 		ON CONFLICT (session_id, conversation_id) DO UPDATE SET seq = excluded.seq WHERE cursors.seq < excluded.seq`
 
-	// Gives the places of those marks whose row somebody else has locked. To wait for it with other rows locked might be to
-	// wait for one who waits for those.
-	raiseMarks = `WITH wanted AS MATERIALIZED (
-			SELECT p.conversation_id, p.user_id, g.seq, g.i
+	// Gives the places of the marks that are raised. Participants are locked by changes of conversations as well, in any
+	// order: whoever waited for one with others locked might wait for somebody who waits for those.
+	raiseMarks = `WITH held AS MATERIALIZED (
+			SELECT p.ctid AS at, g.seq, g.i
 			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY g (conversation, member, seq, i)
 			JOIN participants p ON p.conversation_id = g.conversation AND p.user_id = g.member AND p.last_delivered < g.seq
-		), held AS MATERIALIZED (
-			SELECT w.conversation_id, w.user_id, w.seq, w.i FROM wanted w
-			JOIN participants p ON p.conversation_id = w.conversation_id AND p.user_id = w.user_id
 			FOR NO KEY UPDATE OF p SKIP LOCKED
-		), raised AS (
-			UPDATE participants p SET last_delivered = h.seq FROM held h
-			WHERE p.conversation_id = h.conversation_id AND p.user_id = h.user_id AND p.last_delivered < h.seq
 		)
-		SELECT w.i FROM wanted w WHERE NOT EXISTS (SELECT 1 FROM held h WHERE h.i = w.i)`
+		UPDATE participants p SET last_delivered = h.seq FROM held h WHERE p.ctid = h.at RETURNING h.i`
+
+	// Gives the places of the marks that are still to be raised.
+	lowMarks = `SELECT g.i FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY g (conversation, member, seq, i)
+		JOIN participants p ON p.conversation_id = g.conversation AND p.user_id = g.member AND p.last_delivered < g.seq`
 
 	raiseMark = `UPDATE participants SET last_delivered = $3
 		WHERE conversation_id = $1 AND user_id = $2 AND last_delivered < $3`
 
-	upsertCursor = `INSERT INTO cursors (session_id, conversation_id, seq) SELECT s.id, $2, $3 FROM sessions s WHERE s.id = $1
+	advanceCursor = `UPDATE cursors SET seq = $3 WHERE session_id = $1 AND conversation_id = $2 AND seq < $3`
+	upsertCursor  = `INSERT INTO cursors (session_id, conversation_id, seq) SELECT s.id, $2, $3 FROM sessions s WHERE s.id = $1
 		ON CONFLICT (session_id, conversation_id) DO UPDATE SET seq = excluded.seq WHERE cursors.seq < excluded.seq`
 )
 
 // advanceAll advances positions on Postgres.
 func (s *Store) advanceAll(ctx context.Context, positions []domain.Position) error {
-	var left []domain.Position
+	var saved []int64
 	err := s.write(ctx, func(q runner) error {
 		var err error
-		left, err = picked(ctx, q, positions, advanceCursors, positionArgs(positions)...)
+		saved, err = scanNumbers(ctx, q, advanceCursors, positionArgs(positions)...)
 		return err
 	})
-	if err != nil || len(left) == 0 {
+	if err != nil || len(saved) == len(positions) {
 		return err
 	}
+	left := without(positions, saved)
 	// Not in the same transaction: sessions are locked before cursors.
 	return s.write(ctx, func(q runner) error {
 		_, err := q.exec(ctx, insertCursors, positionArgs(left)...)
@@ -202,38 +204,42 @@ func positionArgs(positions []domain.Position) []any {
 	return []any{sessions, conversations, seqs}
 }
 
-// picked runs a statement that gives places in list, counted from 1, and gives what is there.
-func picked[T any](ctx context.Context, q runner, list []T, text string, args ...any) ([]T, error) {
-	places, err := scanNumbers(ctx, q, text, args...)
-	if err != nil {
-		return nil, err
+// without gives what is not at the places, which count from 1.
+func without[T any](list []T, places []int64) []T {
+	done := make([]bool, len(list))
+	for _, n := range places {
+		done[n-1] = true
 	}
-	slices.Sort(places)
-	out := make([]T, len(places))
-	for i, n := range places {
-		out[i] = list[n-1]
+	var left []T
+	for i := range list {
+		if !done[i] {
+			left = append(left, list[i])
+		}
 	}
-	return out, nil
+	return left
 }
 
 // markAll raises delivered marks on Postgres.
 func (s *Store) markAll(ctx context.Context, marks []domain.Mark) error {
-	conversations := make(uuidArray, len(marks))
-	users := make(bigintArray, len(marks))
-	seqs := make(bigintArray, len(marks))
-	for i, m := range marks {
-		conversations[i], users[i], seqs[i] = m.Conversation, int64(m.User), int64(m.Seq)
-	}
-	var left []domain.Mark
+	var low []domain.Mark
 	err := s.write(ctx, func(q runner) error {
-		var err error
-		left, err = picked(ctx, q, marks, raiseMarks, conversations, users, seqs)
+		low = nil
+		raised, err := scanNumbers(ctx, q, raiseMarks, markArgs(marks)...)
+		if err != nil || len(raised) == len(marks) {
+			return err
+		}
+		// Mostly, another device was further.
+		left := without(marks, raised)
+		places, err := scanNumbers(ctx, q, lowMarks, markArgs(left)...)
+		for _, n := range places {
+			low = append(low, left[n-1])
+		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	for _, m := range left {
+	for _, m := range low {
 		if err := s.markEach(ctx, []domain.Mark{m}); err != nil {
 			return err
 		}
@@ -241,12 +247,26 @@ func (s *Store) markAll(ctx context.Context, marks []domain.Mark) error {
 	return nil
 }
 
+func markArgs(marks []domain.Mark) []any {
+	conversations := make(uuidArray, len(marks))
+	users := make(bigintArray, len(marks))
+	seqs := make(bigintArray, len(marks))
+	for i, m := range marks {
+		conversations[i], users[i], seqs[i] = m.Conversation, int64(m.User), int64(m.Seq)
+	}
+	return []any{conversations, users, seqs}
+}
+
 // advanceEach advances positions on SQLite.
 func (s *Store) advanceEach(ctx context.Context, positions []domain.Position) error {
 	return s.write(ctx, func(q runner) error {
 		for i := range positions {
 			p := &positions[i]
-			if _, err := q.exec(ctx, upsertCursor, int64(p.Session), p.Conversation[:], int64(p.Seq)); err != nil {
+			n, err := q.exec(ctx, advanceCursor, int64(p.Session), p.Conversation[:], int64(p.Seq))
+			if err == nil && n == 0 {
+				_, err = q.exec(ctx, upsertCursor, int64(p.Session), p.Conversation[:], int64(p.Seq))
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -26,13 +26,15 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_expires ON sessions (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX sessions_node ON sessions (node, expires_at) WHERE node IS NOT NULL;
 
--- Up to which event a session has acknowledged a conversation. Rows of a session lie together.
+-- Up to which event a session has acknowledged a conversation. What is acknowledged at a time is mostly a few conversations
+-- by many sessions: rows of a conversation lie together, so that few pages are written.
 CREATE TABLE cursors (
     session_id      integer NOT NULL,
     conversation_id blob    NOT NULL,
     seq             integer NOT NULL,
-    PRIMARY KEY (session_id, conversation_id)
+    PRIMARY KEY (conversation_id, session_id)
 ) WITHOUT ROWID;
+CREATE INDEX cursors_session ON cursors (session_id);
 
 -- Gives a user's memberships in the order of conversations, so that they can be read page by page.
 CREATE INDEX memberships_order ON memberships (user_id, conversation_id, from_seq);

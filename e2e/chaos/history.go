@@ -1,0 +1,83 @@
+package chaos
+
+import "time"
+
+// History is what happened, as those outside of the gateway saw it.
+type History struct {
+	// Logs are the conversations' logs as they were read in the end.
+	Logs      map[string][]Event
+	Publishes []Publish
+	Devices   []Device
+	// Shaky are the times during which an acknowledgement of a delivery may have been forgotten: the last flush before a
+	// gateway was killed, and whenever the store was gone.
+	Shaky []Period
+}
+
+// Event is an event, as a log or a delivery shows it.
+type Event struct {
+	Conversation string
+	Seq          int64
+	Type, Action string
+	// Message is the id that the sender gave to a message.
+	Message string
+	// Users are the participants concerned: all at creation, otherwise those who came, went or were edited.
+	Users []int64
+}
+
+// Outcome is what a publisher knows.
+type Outcome int
+
+const (
+	// Unanswered: the last attempt was not answered.
+	Unanswered Outcome = iota
+	// Accepted: acknowledged with success.
+	Accepted
+	// Refused: definitely.
+	Refused
+)
+
+// Publish is a message on its way into a log, with all its attempts.
+type Publish struct {
+	Conversation, ID string
+	Outcome          Outcome
+	// Seq is what the acknowledgement told; 0: nothing.
+	Seq int64
+	// Doubtful: an attempt, not necessarily the last one, was not answered.
+	Doubtful bool
+	// Begun is when the first attempt was made.
+	Begun time.Time
+}
+
+// Device is a client id of a user, subscribed to all events.
+type Device struct {
+	Name    string
+	User    int64
+	Durable bool
+	// Start is, for a durable device, the last event of each conversation when it subscribed; 0 for those that were created
+	// later.
+	Start map[string]int64
+	// Connections are in the order in which they were opened; those of a take-over overlap.
+	Connections []Connection
+	// Complete: in the end the device was given the time to get everything.
+	Complete bool
+}
+
+// Connection is a connection of a device.
+type Connection struct {
+	// Opened is when the CONNECT was sent, Subscribed when the subscription was known to hold.
+	Opened, Subscribed time.Time
+	Present            bool
+	Deliveries         []Delivery
+}
+
+// Delivery is an event that arrived.
+type Delivery struct {
+	Event
+	// Confirmed is when it was certain that the gateway had handled the acknowledgement; zero: it never was.
+	Confirmed time.Time
+}
+
+// Period is a time, its ends included.
+type Period struct{ From, To time.Time }
+
+func (p Period) contains(t time.Time) bool { return !t.Before(p.From) && !t.After(p.To) }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -154,7 +155,9 @@ func build(
 	p.gateway, err = gateway.New(gateway.Options{
 		Logs: logs, History: store, Sessions: store, Authenticator: p.accounts, Limits: limits,
 		MessageRate: float64(cfg.Limits.MessagesPerSecond), CommandRate: float64(cfg.Limits.CommandsPerSecond),
-		MaxSessions: cfg.Limits.Sessions, Logger: o.Logger, Registerer: registry,
+		MaxSessions: cfg.Limits.Sessions, MaxUserSessions: cfg.Limits.SessionsPerUser,
+		MaxSubscriptions: cfg.Limits.Subscriptions, MaxDirectBytes: int(cfg.Limits.Waiting),
+		MaxWaitingBytes: int64(cfg.Limits.WaitingTotal), MaxQueue: queuePerShard(cfg, len(logs)), Logger: o.Logger, Registerer: registry,
 	})
 	if err != nil {
 		return nil, err
@@ -215,6 +218,14 @@ func (a *App) connectivity() error {
 		MaximumPacketSize: uint32(cfg.Limits.PacketSize), ConnectTimeout: cfg.Limits.ConnectTimeout,
 		Logger: a.logger, Registerer: a.parts.registry,
 	}))
+}
+
+// queuePerShard shares the commands that may wait among the committers.
+func queuePerShard(cfg configs.Config, shards int) int {
+	if cfg.Limits.Outstanding == 0 {
+		return math.MaxInt
+	}
+	return max(cfg.Limits.Outstanding/shards, 1)
 }
 
 func commandLimits(cfg configs.Config) domain.Limits {

@@ -94,6 +94,10 @@ type Limits struct {
 	Parts                 int           `koanf:"parts"`                 // of one message
 	ReceiveMaximum        int           `koanf:"receiveMaximum"`        // unacknowledged publishes per session, in each direction
 	Sessions              int           `koanf:"sessions"`              // connected at the same time
+	SessionsPerUser       int           `koanf:"sessionsPerUser"`       // connected at the same time, of one user
+	Subscriptions         int           `koanf:"subscriptions"`         // of one session
+	Waiting               Size          `koanf:"waiting"`               // replies and notices that wait for one session
+	WaitingTotal          Size          `koanf:"waitingTotal"`          // the same for all sessions together
 	Outstanding           int           `koanf:"outstanding"`           // commands that wait for their commit, over all sessions
 }
 
@@ -146,6 +150,10 @@ func Default() Config {
 			Parts:                 16,
 			ReceiveMaximum:        64,
 			Sessions:              100_000,
+			SessionsPerUser:       100,
+			Subscriptions:         1000,
+			Waiting:               1 * MiB,
+			WaitingTotal:          256 * MiB,
 			Outstanding:           16_384,
 		},
 		Login: Login{

@@ -46,6 +46,10 @@ func (c *Config) problems() []Problem {
 	v.number("limits.parts", l.Parts, 1, 10_000)
 	v.number("limits.receiveMaximum", l.ReceiveMaximum, 1, 65_535)
 	v.number("limits.sessions", l.Sessions, 0, 1e9)
+	v.number("limits.sessionsPerUser", l.SessionsPerUser, 0, 1e9)
+	v.number("limits.subscriptions", l.Subscriptions, 1, 1e6)
+	v.size("limits.waiting", l.Waiting, 64*KiB, 1*GiB)
+	v.size("limits.waitingTotal", l.WaitingTotal, 1*MiB, 1024*GiB)
 	v.number("limits.outstanding", l.Outstanding, 0, 1e9)
 
 	v.number("login.argon2Memory", c.Login.Argon2Memory, 8, 4<<20)

@@ -20,6 +20,7 @@ const (
 	NoticeConversationRemoved EventType = "conversationRemoved"
 	NoticeConflict            EventType = "conflict"
 	NoticeError               EventType = "error"
+	NoticeEventSkipped        EventType = "eventSkipped"
 )
 
 // Initiator is who caused an event: a user with a device, or a service.
@@ -174,6 +175,9 @@ type Notice struct {
 	Conversation     *ConversationID `json:"conversation,omitempty"`
 	ConversationData *Conversation   `json:"conversationData,omitempty"`
 	Tag              string          `json:"tag,omitempty"`
+	// Seq and Size, in bytes, are of an event that was too large for the device.
+	Seq  Seq `json:"seq,omitempty"`
+	Size int `json:"size,omitempty"`
 	// Device, Topic, RequestID, Command and Error belong to error: the refusal of a publish that its
 	// acknowledgement could not tell.
 	Device    string `json:"device,omitempty"`

@@ -12,12 +12,11 @@ import (
 	"github.com/parley-im/parley/domain"
 )
 
-// The bounds of one batch, and of what may wait for a committer. No timer: a batch is what gathered while the one
+// The bounds of one batch. No timer: a batch is what gathered while the one
 // before was being committed.
 const (
 	maxBatch      = 512
 	maxBatchBytes = 1 << 20
-	maxQueue      = 4096
 )
 
 // item is a command on its way through a committer.
@@ -63,7 +62,7 @@ func newShard(g *Gateway, log Log) *shard {
 // submit queues an item; false: there are too many.
 func (s *shard) submit(it *item) bool {
 	s.mu.Lock()
-	if s.closed || len(s.queue) >= maxQueue {
+	if s.closed || len(s.queue) >= s.g.maxQueue {
 		s.mu.Unlock()
 		return false
 	}

@@ -725,7 +725,7 @@ func TestTooManyRepliesEndTheSession(t *testing.T) {
 		if got := alice.goodbyes(); !slices.Equal(got, []domain.Farewell{domain.TooSlow()}) {
 			t.Errorf("the session was ended %d times: %v", len(got), got)
 		}
-		if n := w.gauge("parley_sessions_too_slow_total"); n != 1 {
+		if n := w.gauge("parley_limits_reached_total"); n != 1 {
 			t.Errorf("counted %v times", n)
 		}
 		if got := other.goodbyes(); len(got) > 0 || len(other.notices(other.replies())) != 5000 {

@@ -42,8 +42,12 @@ type Options struct {
 	MaxUserSessions int
 	// MaxMarked is the size up to which participants of a conversation are told of deliveries (default 100).
 	MaxMarked int
-	// MaxDirectBytes is how many bytes of replies and notices may wait for one session (default 1 MiB).
-	MaxDirectBytes int
+	// MaxDirectBytes is how many bytes of replies and notices may wait for one session (default 1 MiB), MaxWaitingBytes
+	// for all together (default 256 MiB).
+	MaxDirectBytes  int
+	MaxWaitingBytes int64
+	// MaxQueue is how many commands may wait for a committer (default 4096).
+	MaxQueue int
 	// CacheBytes bounds the memory for heads and recent events (default 64 MiB).
 	CacheBytes int
 	// CommitTimeout bounds one attempt to commit (default 5 s), CommitDeadline all attempts for a command (default 5 s).
@@ -77,6 +81,9 @@ type Gateway struct {
 	messageRate, commandRate      float64
 	maxSubscriptions, maxSessions int
 	maxUserSessions, maxMarked    int
+	maxQueue                      int
+	maxWaiting                    int64
+	waiting                       atomic.Int64 // bytes of replies and notices that wait for sessions
 	maxDirect, maxDirectBytes     int
 	commitTimeout, commitDeadline time.Duration
 
@@ -108,7 +115,8 @@ func New(o Options) (*Gateway, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &Gateway{
 		history: o.History, sessions: o.Sessions, node: newKey(), maxMarked: either(o.MaxMarked, 100),
-		maxUserSessions: o.MaxUserSessions, auth: o.Authenticator, limits: o.Limits, logger: o.Logger, now: o.Now,
+		maxUserSessions: o.MaxUserSessions, maxQueue: either(o.MaxQueue, 4096),
+		maxWaiting: either(o.MaxWaitingBytes, 256<<20), auth: o.Authenticator, limits: o.Limits, logger: o.Logger, now: o.Now,
 		messageRate: o.MessageRate, commandRate: o.CommandRate,
 		maxSubscriptions: either(o.MaxSubscriptions, 1000), maxSessions: o.MaxSessions,
 		maxDirect: maxDirectQueue, maxDirectBytes: either(o.MaxDirectBytes, 1<<20),
@@ -192,6 +200,7 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 		return nil, domain.Welcome{}, domain.Errorf(domain.Unavailable, "the gateway is shutting down")
 	}
 	if g.maxSessions > 0 && g.hub.count() >= g.maxSessions {
+		g.metrics.limited.WithLabelValues(limitSessions).Inc()
 		return nil, domain.Welcome{}, domain.Errorf(domain.RateLimited, "too many sessions")
 	}
 	p, expires, err := g.auth.Authenticate(ctx, hello)
@@ -333,7 +342,7 @@ func (g *Gateway) enqueue(it *item, creates bool) {
 		st.born = true
 	}
 	if st.head == nil && !creates || st.loading {
-		if g.headless.Add(1) > maxQueue {
+		if g.headless.Add(1) > int64(g.maxQueue) {
 			g.headless.Add(-1)
 			st.mu.Unlock()
 			g.refuse(it)

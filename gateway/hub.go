@@ -96,6 +96,7 @@ func (h *hub) enter(s *Session) (displaced []*Session, err error) {
 	}
 	if most := s.g.maxUserSessions; most > 0 && len(a.sessions)-len(displaced) >= most {
 		h.release(s.principal.User)
+		s.g.metrics.limited.WithLabelValues(limitUserSessions).Inc()
 		return nil, domain.Errorf(domain.RateLimited, "more than %d sessions of one user", most)
 	}
 	for _, old := range displaced {

@@ -19,7 +19,7 @@ type gatewayMetrics struct {
 	commitRetries prometheus.Counter
 	ackSeconds    prometheus.Histogram
 	catchupReads  prometheus.Counter
-	tooSlow       prometheus.Counter
+	limited       *prometheus.CounterVec
 	flushSeconds  prometheus.Histogram
 	signals       prometheus.Counter
 
@@ -56,9 +56,10 @@ func newGatewayMetrics(reg prometheus.Registerer, g *Gateway) (*gatewayMetrics, 
 		catchupReads: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "parley_delivery_store_reads_total", Help: "Pages read from the store for sessions that were behind.",
 		}),
-		tooSlow: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "parley_sessions_too_slow_total", Help: "Sessions ended because too much waited for them.",
-		}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "parley_limits_reached_total",
+			Help: "Logins and subscriptions refused, and sessions ended because too much waited for them, by limit.",
+		}, []string{"limit"}),
 		flushSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "parley_position_flush_duration_seconds", Buckets: latency,
 			Help: "Time to write the positions of durable sessions and the delivered marks of about a second.",
@@ -78,7 +79,7 @@ func newGatewayMetrics(reg prometheus.Registerer, g *Gateway) (*gatewayMetrics, 
 	}
 	collectors := []prometheus.Collector{
 		m.sessions, m.commands, m.queued, m.batchSize, m.commitSeconds, m.commitRetries, m.ackSeconds, m.catchupReads,
-		m.tooSlow, m.panics, m.flushSeconds, m.flushedPositions, m.signals,
+		m.limited, m.panics, m.flushSeconds, m.flushedPositions, m.signals,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "parley_delivery_lagging_sessions", Help: "Sessions for which events are due.",
 		}, func() float64 { lagging, _ := g.lag(); return lagging }),
@@ -95,6 +96,15 @@ func newGatewayMetrics(reg prometheus.Registerer, g *Gateway) (*gatewayMetrics, 
 	}
 	return m, errors.Join(errs...)
 }
+
+// The values of the label limit.
+const (
+	limitSessions      = "sessions"
+	limitUserSessions  = "sessions-per-user"
+	limitSubscriptions = "subscriptions"
+	limitWaiting       = "waiting"
+	limitWaitingTotal  = "waiting-total"
+)
 
 // command counts an answered command. Names that clients made up are one label.
 func (m *gatewayMetrics) command(name string, err error) {

@@ -153,16 +153,23 @@ func (s *Session) push(topic domain.Topic, pub *domain.Publication) {
 		return
 	}
 	s.direct = append(s.direct, d)
-	s.directBytes += len(pub.Payload)
+	all := s.hold(len(pub.Payload))
 	// What is outside the log cannot be read again later: a session that lets too much of it pile up is ended, so
 	// that it knows that it has missed something.
-	slow := len(s.direct) > s.g.maxDirect || s.directBytes > s.g.maxDirectBytes
-	if slow {
-		s.slow, s.direct, s.directBytes = true, nil, 0
+	limit := ""
+	switch {
+	case len(s.direct) > s.g.maxDirect || s.directBytes > s.g.maxDirectBytes:
+		limit = limitWaiting
+	case all > s.g.maxWaiting:
+		limit = limitWaitingTotal
+	}
+	if limit != "" {
+		s.hold(-s.directBytes)
+		s.slow, s.direct = true, nil
 	}
 	s.mu.Unlock()
-	if slow {
-		s.g.metrics.tooSlow.Inc()
+	if limit != "" {
+		s.g.metrics.limited.WithLabelValues(limit).Inc()
 		s.sink.Close(domain.TooSlow())
 		return
 	}
@@ -188,7 +195,7 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 			}
 			window--
 		}
-		s.directBytes -= len(d.publication.Payload)
+		s.hold(-len(d.publication.Payload))
 		dst = append(dst, domain.Delivery{Publication: d.publication, QoS: d.qos, Identifiers: d.identifiers})
 	}
 	if s.direct = s.direct[n:]; len(s.direct) == 0 {
@@ -363,7 +370,25 @@ func (s *Session) Done(d domain.Delivery) {
 }
 
 // Skipped says that a delivery was larger than the client takes. It counts as arrived (MQTT 5, section 3.1.2.11.4).
-func (s *Session) Skipped(d domain.Delivery) { s.Done(d) }
+// The inbox tells which one it was.
+func (s *Session) Skipped(d domain.Delivery) {
+	s.Done(d)
+	if d.Seq == 0 || s.principal.User == 0 {
+		return
+	}
+	topic := domain.Topic{Kind: domain.InboxTopic, User: s.principal.Username}
+	s.push(topic, &domain.Publication{Topic: topic.String(), Payload: encode(domain.Notice{
+		Type: domain.NoticeEventSkipped, Time: domain.Millis(s.g.now()), Conversation: &d.Conversation, Seq: d.Seq,
+		Size: len(d.Publication.Payload),
+	})})
+}
+
+// hold accounts for n more bytes that wait for the session outside of any log, and gives how many wait for all
+// sessions. The caller holds mu.
+func (s *Session) hold(n int) (all int64) {
+	s.directBytes += n
+	return s.g.waiting.Add(int64(n))
+}
 
 // Leave ends the session: its connection is gone. graceful tells whether the client had said so.
 func (s *Session) Leave(graceful bool) {
@@ -377,6 +402,7 @@ func (s *Session) Leave(graceful bool) {
 		return
 	}
 	s.gone = true
+	s.hold(-s.directBytes)
 	s.direct, s.behind, s.at, s.subscriptions = nil, nil, nil, nil
 	s.mu.Unlock()
 	s.g.metrics.sessions.Dec()

@@ -44,7 +44,7 @@ func (s *Session) pushSignal(pub *domain.Publication) {
 		return
 	}
 	s.direct = append(s.direct, direct{publication: pub})
-	s.directBytes += len(pub.Payload)
+	s.hold(len(pub.Payload))
 	s.mu.Unlock()
 	s.sink.Wake()
 }

@@ -62,6 +62,7 @@ func (s *Session) subscribe(ctx context.Context, f domain.Filter, o domain.Subsc
 	}
 	_, had := s.subscriptions[f]
 	if !had && len(s.subscriptions) >= s.g.maxSubscriptions {
+		s.g.metrics.limited.WithLabelValues(limitSubscriptions).Inc()
 		return false, domain.Errorf(domain.RateLimited, "too many subscriptions")
 	}
 	if s.subscriptions == nil {

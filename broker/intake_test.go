@@ -49,8 +49,10 @@ func TestSocketsThatSayNothingAreClosed(t *testing.T) {
 	go func() {
 		pace := time.NewTicker(20 * time.Millisecond)
 		defer pace.Stop()
-		for _, b := range encoded(t, 4, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect},
-			Connect: packets.ConnectParams{ProtocolName: []byte("MQTT"), ClientIdentifier: strings.Repeat("x", 200)}}) {
+		for _, b := range encoded(t, 4, packets.Packet{
+			FixedHeader: packets.FixedHeader{Type: packets.Connect},
+			Connect:     packets.ConnectParams{ProtocolName: []byte("MQTT"), ClientIdentifier: strings.Repeat("x", 200)},
+		}) {
 			if _, err := slow.Write([]byte{b}); err != nil {
 				return
 			}
@@ -238,8 +240,10 @@ func TestSubscriptionOptionsReachTheSession(t *testing.T) {
 	if got, want := s.filters[events], (domain.SubscribeOptions{QoS: 1, NoLocal: true, Identifier: 77}); got != want {
 		t.Errorf("options %+v", got)
 	}
-	c.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe}, PacketID: 6,
-		Filters: packets.Subscriptions{{Filter: events}, {Filter: events}, {Filter: "a#"}}})
+	c.send(packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe}, PacketID: 6,
+		Filters: packets.Subscriptions{{Filter: events}, {Filter: events}, {Filter: "a#"}},
+	})
 	if ack := c.expect(packets.Unsuback); string(ack.ReasonCodes) != "\x00\x11\x8f" || ack.PacketID != 6 {
 		t.Errorf("UNSUBACK %s", show(ack))
 	}

@@ -59,6 +59,7 @@ type seat struct {
 	requests []domain.Request
 	left     int
 	graceful bool
+	expiry   string // as changed by the DISCONNECT
 }
 
 func (h *hall) login(_ context.Context, cl *mqtt.Client, hello domain.Hello) (hooks.Session, domain.Welcome, error) {
@@ -167,7 +168,11 @@ func (s *seat) Unsubscribe(_ context.Context, filters []string) []bool {
 	return had
 }
 
-func (s *seat) Expire(uint32) {}
+func (s *seat) Expire(after uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expiry = fmt.Sprint(after)
+}
 
 func (s *seat) Leave(graceful bool) {
 	s.mu.Lock()

@@ -221,19 +221,20 @@ func TestTheFarewellOfAClientIsUnderstood(t *testing.T) {
 		version  byte
 		bytes    []byte
 		graceful bool
+		expiry   string
 	}{
-		"3.1.1":                  {4, []byte{0xe0, 0}, true},
-		"5":                      {5, []byte{0xe0, 0}, true},
-		"5 with reason 0":        {5, []byte{0xe0, 1, 0}, true},
-		"5 with properties":      {5, []byte{0xe0, 2, 0, 0}, true},
-		"5 with expiry":          {5, []byte{0xe0, 7, 0, 5, 0x11, 0, 0, 0, 9}, true},
-		"5 ends the session":     {5, []byte{0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0}, true},
-		"5 with Will":            {5, []byte{0xe0, 1, 4}, false},
-		"5 with Will and length": {5, []byte{0xe0, 2, 4, 0}, false},
-		"5 with an error":        {5, []byte{0xe0, 1, 0x93}, false},
-		"just gone":              {5, nil, false},
-		"gone amid a packet":     {4, []byte{0x30, 100, 0}, false},
-		"malformed":              {5, []byte{0xe0, 3, 0, 9, 0}, false},
+		"3.1.1":                  {4, []byte{0xe0, 0}, true, ""},
+		"5":                      {5, []byte{0xe0, 0}, true, ""},
+		"5 with reason 0":        {5, []byte{0xe0, 1, 0}, true, ""},
+		"5 with properties":      {5, []byte{0xe0, 2, 0, 0}, true, ""},
+		"5 with expiry":          {5, []byte{0xe0, 7, 0, 5, 0x11, 0, 0, 0, 9}, true, "9"},
+		"5 ends the session":     {5, []byte{0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0}, true, "0"},
+		"5 with Will":            {5, []byte{0xe0, 1, 4}, false, ""},
+		"5 with Will and length": {5, []byte{0xe0, 2, 4, 0}, false, ""},
+		"5 with an error":        {5, []byte{0xe0, 1, 0x93}, false, ""},
+		"just gone":              {5, nil, false, ""},
+		"gone amid a packet":     {4, []byte{0x30, 100, 0}, false, ""},
+		"malformed":              {5, []byte{0xe0, 3, 0, 9, 0}, false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil)
@@ -249,8 +250,8 @@ func TestTheFarewellOfAClientIsUnderstood(t *testing.T) {
 			if err := r.server.Close(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if s.left != 1 || s.graceful != test.graceful {
-				t.Errorf("left %d times, graceful %t", s.left, s.graceful)
+			if s.left != 1 || s.graceful != test.graceful || s.expiry != test.expiry {
+				t.Errorf("left %d times, graceful %t, expiry %q", s.left, s.graceful, s.expiry)
 			}
 		})
 	}
@@ -286,7 +287,7 @@ func TestTheNewerSessionOfADeviceIsNeverDeaf(t *testing.T) {
 			for i := range clients {
 				wg.Go(func() {
 					clients[i] = r.open(t, hi{version: version, device: device})
-					clients[i].tryRecv(patience)
+					_, _ = clients[i].tryRecv(patience)
 				})
 			}
 			wg.Wait()

@@ -27,7 +27,7 @@ func TestEveryRefusalIsAnsweredByVersionAndQoSAsTheTableSays(t *testing.T) {
 					watcher.subscribe("conversations/+/events")
 					c := r.connect(t, hi{version: version, device: "phone"})
 					c.send(message("x", qos, uint16(min(qos, 1))*7))
-					c.trySend(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingreq}})
+					_ = c.trySend(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingreq}})
 					pk := c.recv()
 					switch {
 					case qos == 0:

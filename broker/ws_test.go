@@ -43,7 +43,7 @@ func tryWS(tb testing.TB, r *rig, path, origin string, protocols ...string) (net
 	}
 	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	defer cancel()
-	conn, resp, err := websocket.Dial(ctx, "ws://"+r.server.Addrs()["ws"].String()+path,
+	conn, resp, err := websocket.Dial(ctx, "ws://"+r.server.Addrs()["ws"].String()+path, //nolint:bodyclose // Dial closes it
 		&websocket.DialOptions{HTTPHeader: header, Subprotocols: protocols})
 	status := 0
 	if resp != nil {
@@ -170,7 +170,8 @@ func TestMQTTRunsOverWebSocket(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	conn, _, err := websocket.Dial(ctx, "ws://"+r.server.Addrs()["ws"].String()+"/mqtt", &websocket.DialOptions{Subprotocols: []string{"mqtt"}})
+	conn, _, err := websocket.Dial(ctx, "ws://"+r.server.Addrs()["ws"].String()+"/mqtt", //nolint:bodyclose // Dial closes it
+		&websocket.DialOptions{Subprotocols: []string{"mqtt"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func newTexts(d *dialect) texts {
 			WHERE ` + d.amongIDs("h.id", "$1") + ` ORDER BY h.id, p.position`,
 		past: `SELECT conversation_id, from_seq, to_seq FROM memberships WHERE user_id = $1 AND ` +
 			d.amongIDs("conversation_id", "$2") + ` ORDER BY conversation_id, from_seq`,
-		users:              selectUser + ` WHERE ` + d.among("u.id", "$1") + ` OR ` + d.among("u.username", "$2"),
+		users:              selectUser + ` WHERE ` + d.among("u.id", "$1") + ` OR ` + d.among("u.username", "$2") + ` ORDER BY u.id`,
 		changes:            `SELECT client_id, conversation_id, seq FROM events WHERE kind <> 4 AND ` + d.among("client_id", "$1"),
 		removeParticipants: `DELETE FROM participants WHERE conversation_id = $1 AND ` + d.among("user_id", "$2"),
 		closeMemberships: `UPDATE memberships SET to_seq = $2 WHERE conversation_id = $1 AND to_seq IS NULL AND ` +
@@ -84,7 +84,7 @@ func (s *Store) users(ctx context.Context, q runner, refs []domain.UserRef) ([]d
 			names = append(names, string(r.Username))
 		}
 	}
-	return scanUsers(ctx, q, s.text.users+" ORDER BY u.id", s.d.numbers(ids), s.d.texts(names))
+	return scanUsers(ctx, q, s.text.users, s.d.numbers(ids), s.d.texts(names))
 }
 
 func scanUsers(ctx context.Context, q runner, text string, args ...any) ([]domain.User, error) {

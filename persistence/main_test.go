@@ -80,7 +80,7 @@ func raw(tb testing.TB, url string) *sql.DB {
 func dump(tb testing.TB, url string) [][]byte {
 	tb.Helper()
 	db := raw(tb, url)
-	list := "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+	list := "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
 	if strings.HasPrefix(url, "sqlite:") {
 		list = "SELECT name FROM sqlite_master WHERE type = 'table'"
 	}

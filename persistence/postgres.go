@@ -64,8 +64,8 @@ func openDB(connector driver.Connector, name string, n int) *sqlx.DB {
 type connector struct{ *pq.Connector }
 
 // Everything the store asks for often has an index. A plan that was made, and kept, while a table was small must not read
-// the whole of it when it has grown.
-const setUpSession = `SET enable_seqscan = off; SET idle_in_transaction_session_timeout = '60s'`
+// the whole of it when it has grown. And a gateway that hangs in the middle of a transaction must not keep its locks.
+const setUpSession = `SET enable_seqscan = off; SET idle_in_transaction_session_timeout = '15s'`
 
 // Connect implements driver.Connector.
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {

@@ -19,17 +19,26 @@ import (
 )
 
 func TestPostgresConformance(t *testing.T) {
+	// Making and dropping a database takes longer than most tests; a schema is as empty.
+	database := pgtest.NewDatabase(t)
+	db := raw(t, database)
+	n := 0
 	storetest.Run(t, storetest.Backend{Shared: true, New: func(tb testing.TB) storetest.Place {
-		return place(pgtest.NewDatabase(tb))
+		n++
+		schema := fmt.Sprint("place_", n)
+		if _, err := db.ExecContext(tb.Context(), "CREATE SCHEMA "+schema); err != nil {
+			tb.Fatal(err)
+		}
+		return place(with(tb, database, "search_path", schema))
 	}})
 }
 
 // with adds a parameter to a URL.
-func with(t *testing.T, raw, name, value string) string {
-	t.Helper()
+func with(tb testing.TB, raw, name, value string) string {
+	tb.Helper()
 	u, err := url.Parse(raw)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	q := u.Query()
 	q.Set(name, value)

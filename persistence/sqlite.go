@@ -24,8 +24,8 @@ func (s *Store) openSQLite(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return fmt.Errorf("the folder of the store: %w", err)
+	if path, err = makeFile(path); err != nil {
+		return fmt.Errorf("cannot make the store: %w", err)
 	}
 	if s.unlock, err = lockStore(path + ".lock"); err != nil {
 		s.unlock = func() error { return nil }
@@ -68,6 +68,22 @@ func sqlitePath(raw string) (string, error) {
 		return "", fmt.Errorf("%w: a store in memory would acknowledge what it cannot keep", ErrURL)
 	}
 	return filepath.Abs(path)
+}
+
+// makeFile makes the file and its folder if they are not there, for nobody else to read: it holds passwords and keys. It
+// gives the file's true name, so that one file has one lock, by whatever name it is opened.
+func makeFile(path string) (string, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return "", err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
+	}
+	if err := f.Close(); err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
 }
 
 // writerPragmas are the settings of the connection that writes. busy_timeout comes first: the others may have to wait.

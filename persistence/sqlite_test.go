@@ -35,10 +35,34 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	if !errors.Is(err, persistence.ErrLocked) || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
 		t.Errorf("opened twice: %v", err)
 	}
+	link := filepath.Join(t.TempDir(), "link.db")
+	if err := os.Symlink(strings.TrimPrefix(url, "sqlite://"), link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := persistence.Open(t.Context(), persistence.Options{URL: "sqlite://" + link}); !errors.Is(err, persistence.ErrLocked) {
+		t.Errorf("opened by another name: %v", err)
+	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	open(t, url)
+}
+
+func TestFilesAreTheGatewaysAlone(t *testing.T) {
+	// Password digests and signing keys are in there.
+	url := file(t)
+	s := open(t, url)
+	storetest.NewWorld(t, s, 1)
+	path := strings.TrimPrefix(url, "sqlite://")
+	for _, name := range []string{path, path + "-wal", path + "-shm", path + ".lock"} {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v", name, info.Mode())
+		}
+	}
 }
 
 func TestWrongURLsAreExplained(t *testing.T) {

@@ -103,7 +103,8 @@ CREATE TABLE events (
     PRIMARY KEY (conversation_id, seq),
     UNIQUE (conversation_id, sender_id, client_id)
 );
--- Finds what a repeated change has committed. Messages (kind 4), which are nearly all events, have no entry.
+-- Finds what a repeated change has committed. Messages (kind 4), which are nearly all events, have no entry: their client
+-- ids are chosen by clients, and so unique only within the idempotency key.
 CREATE UNIQUE INDEX events_change ON events (client_id) WHERE kind <> 4;
 CREATE INDEX events_about ON events (about) WHERE about IS NOT NULL;
 

@@ -177,7 +177,7 @@ func TestStoppedReaderSlowsOnlyItself(t *testing.T) {
 		// The one owes acknowledgements, the other's socket is full.
 		silent, stuck := w.rawConnect(t, users[2], version), w.rawConnect(t, users[2], version)
 		silent.subscribe(t, filter{eventsTopic(c), 1})
-		if err := stuck.conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		if err := stuck.conn.(*net.TCPConn).SetReadBuffer(32 << 10); err != nil {
 			t.Fatal(err)
 		}
 		stuck.subscribe(t, filter{eventsTopic(c), 0})

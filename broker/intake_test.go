@@ -332,6 +332,10 @@ func TestKeepAliveIsBoundedAnnouncedAndEnforced(t *testing.T) {
 			return s.left == 1 && !s.graceful
 		})
 	}
+	web := over(t, dialWS(t, short, "", "mqtt"), 5, "web")
+	if pk := web.expect(packets.Disconnect); pk.ReasonCode != 0x8d {
+		t.Errorf("over WebSocket told %s", show(pk))
+	}
 }
 
 func TestTheContentsOfPacketsStayOutOfTheLog(t *testing.T) {

@@ -16,6 +16,7 @@ const (
 type scratch struct {
 	buf   []byte
 	batch []domain.Delivery
+	used  int // how much of batch was used at most
 	ids   [batch]uint16
 }
 
@@ -25,8 +26,8 @@ func newScratch() *scratch {
 
 // release gives a scratch back. It must not keep alive what was sent, nor an unusually large buffer.
 func (s *Server) release(x *scratch) {
-	clear(x.batch[:cap(x.batch)])
-	x.batch, x.buf = x.batch[:0], x.buf[:0]
+	clear(x.batch[:x.used])
+	x.batch, x.used, x.buf = x.batch[:0], 0, x.buf[:0]
 	if cap(x.buf) <= 2*chunk {
 		s.scratch.Put(x)
 	}
@@ -140,6 +141,7 @@ func (c *Conn) pulled(s *scratch, room int, err error) (skipped []domain.Deliver
 		c.stalled = true
 		c.server.metrics.stalls.Inc()
 	}
+	s.used = max(s.used, len(s.batch))
 	n := 0
 	for _, d := range s.batch {
 		if c.largest > 0 && publishSize(c.version, &d) > c.largest {

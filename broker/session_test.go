@@ -14,7 +14,6 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/parley-im/parley/domain"
-	"github.com/parley-im/parley/hooks"
 )
 
 func TestTheCONNACKAnnouncesWhatHolds(t *testing.T) {
@@ -55,7 +54,7 @@ func TestARefusedLoginSaysWhy(t *testing.T) {
 		"access":         {fail(domain.AccessDenied), hi{}, 0x87, 5, "access-denied"},
 		"store gone":     {fail(domain.Unavailable), hi{}, 0x88, 3, "unavailable"},
 		"too many":       {fail(domain.RateLimited), hi{}, 0x9f, 3, "rate-limited"},
-		"conflict":       {fail(hooks.SessionConflict), hi{}, 0x8e, 5, "session-conflict"},
+		"conflict":       {fail(domain.SessionConflict), hi{}, 0x8e, 5, "session-conflict"},
 		"no error of us": {func(domain.Hello) error { return errors.New("secret") }, hi{}, 0x80, 5, "internal"},
 		"panic":          {func(domain.Hello) error { panic("secret") }, hi{}, 0x80, 5, "internal"},
 		"no user name": {nil, hi{change: func(pk *packets.Packet) {
@@ -141,6 +140,30 @@ func TestCONNECTsThatOnlyOneVersionHasAreRefused(t *testing.T) {
 				t.Errorf("% x", got[:n])
 			}
 		})
+	}
+}
+
+func TestASessionWhoseCONNACKCannotBeSentLeavesAgain(t *testing.T) {
+	// mochi tells nobody of connections that end between login and CONNACK, and keeps them among its clients.
+	r := newRig(t, nil)
+	c := r.open(t, hi{device: "phone", props: packets.Properties{MaximumPacketSize: 20}})
+	c.ended()
+	eventually(t, "the session has left", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return len(r.left) == 1 })
+	eventually(t, "the socket is closed", func() bool { return r.metric(t, "parley_mqtt_connections") == 0 })
+	if s := r.seat(t, alice, "phone"); s.left != 1 {
+		t.Errorf("left %d times", s.left)
+	}
+}
+
+func TestAClientNeedNotWaitForTheCONNACK(t *testing.T) {
+	// MQTT 5, section 3.1.4: small devices send all they have at once.
+	for _, version := range []byte{4, 5} {
+		r := newRig(t, nil)
+		c := r.open(t, hi{version: version, device: "phone", change: func(*packets.Packet) {}})
+		c.raw(append(encoded(t, version, message("x", 1, 1)), encoded(t, version, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}})...)...)
+		c.expect(packets.Connack)
+		c.expect(packets.Puback)
+		c.ended()
 	}
 }
 

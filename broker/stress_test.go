@@ -139,6 +139,28 @@ func TestNoWakeUpIsLost(t *testing.T) {
 	wg.Wait()
 }
 
+// broken is a source that panics.
+type broken struct{ *seat }
+
+func (*broken) Next(context.Context, []domain.Delivery, int) ([]domain.Delivery, error) {
+	panic(errors.New("broken"))
+}
+
+func TestASourceThatPanicsEndsOnlyItsOwnConnection(t *testing.T) {
+	// It runs on a goroutine that nobody else guards.
+	r := newRig(t, nil)
+	other := r.connect(t, hi{device: "other"})
+	c := r.connect(t, hi{device: "phone"})
+	s := r.seat(t, alice, "phone")
+	s.conn.Attach(&broken{s})
+	c.ended()
+	other.ping()
+	eventually(t, "the session has left", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.left == 1 })
+	if n := r.metric(t, "parley_mqtt_panics_recovered_total"); n != 1 {
+		t.Errorf("%v panics counted", n)
+	}
+}
+
 func TestConnectionsMayBeClosedAtAnyMoment(t *testing.T) {
 	// Wakes, sends, acknowledgements and farewells from all sides, while the connection comes and goes.
 	r := newRig(t, nil)

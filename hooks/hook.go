@@ -47,8 +47,7 @@ type Wire interface {
 
 // Options are what a hook works with. Connect and Wire are required; a zero value of the others means the default.
 type Options struct {
-	// Connect logs a device in. It may take as long as ctx lasts. Its error is best a *domain.Error; the code
-	// SessionConflict is known besides those of the catalogue.
+	// Connect logs a device in. It may take as long as ctx lasts. Its error is best a *domain.Error.
 	Connect func(ctx context.Context, cl *mqtt.Client, hello domain.Hello) (Session, domain.Welcome, error)
 	Wire    Wire
 	// Limits are for commands; default domain.DefaultLimits.

@@ -110,7 +110,7 @@ func TestSubscriptionsAreRefusedWithCodesThatSUBACKHas(t *testing.T) {
 func TestLabelsAreAmongThoseKnownBeforehand(t *testing.T) {
 	// A label value that clients can choose would grow the memory of the monitoring.
 	for code, want := range map[domain.Code]string{
-		domain.AccessDenied: "access-denied", SessionConflict: "session-conflict", "made-up": "internal",
+		domain.AccessDenied: "access-denied", domain.SessionConflict: "session-conflict", "made-up": "internal",
 	} {
 		if got := label(domain.Errorf(code, "")); got != want {
 			t.Errorf("%s: %s", code, got)

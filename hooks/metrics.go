@@ -72,7 +72,7 @@ func (m *hookMetrics) subscribed(reason byte) {
 
 // label gives a code as the value of a label: only those that are known beforehand.
 func label(e *domain.Error) string {
-	if e.Code == SessionConflict || slices.Contains(domain.Codes(), e.Code) {
+	if slices.Contains(domain.Codes(), e.Code) {
 		return string(e.Code)
 	}
 	return string(domain.Internal)

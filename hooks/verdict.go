@@ -8,9 +8,6 @@ import (
 	"github.com/parley-im/parley/domain"
 )
 
-// SessionConflict is the code with which a login is refused because of its tag (protocol.md section 2).
-const SessionConflict domain.Code = "session-conflict"
-
 // This file decides what a client is told, by version and QoS:
 //
 //	outcome       MQTT 5, QoS 1 and 2                MQTT 3.1.1, QoS 1 and 2          QoS 0
@@ -95,9 +92,6 @@ func connackReason(version byte, err error) byte {
 	reason := code.Info().Reason
 	if code == domain.RateLimited {
 		reason = packets.ErrConnectionRateExceeded.Code
-	}
-	if code == SessionConflict {
-		reason = packets.ErrSessionTakenOver.Code
 	}
 	if version < 5 {
 		return legacyReason(reason)

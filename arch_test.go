@@ -108,6 +108,8 @@ func wideTests() map[string]string {
 		"e2e":   "promises are checked from the outside and, where a failure has to be provoked, from the inside",
 		"app":   "it wires everything",
 		"bench": "it measures single parts as well as the whole",
+
+		"broker": "the library's traps are withstood by broker and hooks together",
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/parley-im/parley/domain"
 	"github.com/parley-im/parley/persistence"
 	"github.com/parley-im/parley/persistence/pgtest"
+	"github.com/parley-im/parley/persistence/storetest"
 )
 
 // BenchmarkAppend measures one committer, with texts of 200 bytes, by the size of its batches and the number of
@@ -87,6 +88,70 @@ func benchmarkAppend(b *testing.B, url string, size, conversations int) {
 		}
 	}
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkChange measures one committer with changes of one conversation each, by the size of its batches.
+func BenchmarkChange(b *testing.B) {
+	onBoth(b, func(b *testing.B, s store) {
+		w := storetest.NewWorld(b, s, 3)
+		log := s.Committers()[0]
+		var ids []domain.ConversationID
+		for range 100 {
+			ids = append(ids, w.Group(log, 1, 2).ID)
+		}
+		for _, size := range []int{1, 10} {
+			b.Run(fmt.Sprint("batch=", size), func(b *testing.B) {
+				n := 0
+				for b.Loop() {
+					var batch []domain.ChangeRequest
+					for range size {
+						n++
+						batch = append(batch, w.Retitle(ids[n%len(ids)], "title"))
+					}
+					w.Try(log, batch...)
+				}
+				b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "changes/s")
+			})
+		}
+	})
+}
+
+// BenchmarkRead measures one reader: the head of a group of ten, and pages of 100 events.
+func BenchmarkRead(b *testing.B) {
+	onBoth(b, func(b *testing.B, s store) {
+		w := storetest.NewWorld(b, s, 10)
+		log := s.Committers()[0]
+		c := w.Group(log, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+		for range 50 {
+			var batch []domain.Draft
+			for range 100 {
+				batch = append(batch, w.Draft(c, 0, rand.Text(), strings.Repeat("x", 200)))
+			}
+			w.Send(log, batch...)
+		}
+		b.Run("head", func(b *testing.B) {
+			for b.Loop() {
+				if _, err := s.Heads(b.Context(), w.User(0), domain.Needs{Conversation: c.ID}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("page", func(b *testing.B) {
+			n := domain.Seq(0)
+			for b.Loop() {
+				n = (n + 100) % 4900
+				list, err := s.Events(b.Context(), c.ID, n, n+100)
+				if err != nil || len(list) != 100 {
+					b.Fatal(len(list), err)
+				}
+			}
+		})
+	})
+}
+
+func onBoth(b *testing.B, f func(*testing.B, store)) {
+	b.Run("sqlite", func(b *testing.B) { f(b, open(b, file(b))) })
+	b.Run("postgres", func(b *testing.B) { f(b, open(b, pgtest.NewDatabase(b))) })
 }
 
 // newID gives an id that sorts by time, as the gateway makes them.

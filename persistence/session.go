@@ -181,6 +181,9 @@ func newSession(db *sqlx.DB, d *dialect, logger *slog.Logger) *session {
 
 // acquire waits for the session and sees to it that it has a connection.
 func (s *session) acquire(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err // Nothing is begun that would cost the connection to give up.
+	}
 	select {
 	case s.busy <- struct{}{}:
 	case <-ctx.Done():

@@ -148,7 +148,7 @@ func (s *Server) mochiOptions() *mqtt.Options {
 	return &mqtt.Options{
 		Capabilities:             c,
 		Logger:                   slog.New(&discreet{s.log.Handler()}),
-		ClientNetReadBufferSize:  1024,
+		ClientNetReadBufferSize:  512, // per connection; a larger packet is read past it
 		ClientNetWriteBufferSize: 1024,
 		SysTopicResendInterval:   math.MaxInt32, // its loop never runs
 	}

@@ -74,6 +74,7 @@ func (h *Hook) login(cl *mqtt.Client, hello domain.Hello) *refusal {
 	p.TopicAliasMaximum = 0
 	p.User, p.AuthenticationData = nil, nil
 	p.AssignedClientID = strings.Clone(p.AssignedClientID)
+	cl.State.TopicAliases = mqtt.TopicAliases{} // two maps for what is refused
 	h.links.Store(cl, l)
 	return nil
 }

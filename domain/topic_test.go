@@ -68,6 +68,17 @@ func TestTopicsThatDoNotExist(t *testing.T) {
 	}
 }
 
+func TestTopicsOf512BytesAreTheLongest(t *testing.T) {
+	longest := "users/alice@chat.acme/replies/"
+	longest += strings.Repeat("x", 512-len(longest))
+	if _, ok := domain.ParseTopic(longest); !ok {
+		t.Error("512 bytes are refused")
+	}
+	if _, ok := domain.ParseTopic(longest + "x"); ok {
+		t.Error("513 bytes are accepted")
+	}
+}
+
 func TestFiltersThatExist(t *testing.T) {
 	conv := conversationID(1)
 	for s, want := range map[string]domain.Filter{
@@ -108,6 +119,9 @@ func TestFiltersThatDoNotExist(t *testing.T) {
 		"$SHARE/g/conversations/+/events", "$Share/g/conversations/+/events", "$share/$g/conversations/+/events", "$share/g//conversations/+/events",
 		"$share/g\x00/conversations/+/events", "$share/\xff/conversations/+/events", "$share/" + strings.Repeat("g", 65) + "/conversations/+/events",
 		"$SYS/#", "$queue/conversations/+/events",
+		// Its parsed form would be that of all conversations.
+		"conversations/00000000-0000-0000-0000-000000000000/events", "conversations/00000000-0000-0000-0000-000000000000/signals",
+		"$share/g/conversations/00000000-0000-0000-0000-000000000000/events",
 	}
 	for _, s := range append(filters, noTopics()...) {
 		if strings.HasPrefix(s, "$share/g/"+room1+"/events") {
@@ -207,6 +221,7 @@ func anyTopic() *rapid.Generator[domain.Topic] {
 			}
 		default:
 			copy(topic.Conversation[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "uuid"))
+			topic.Conversation[0] |= 1 // the UUID of zeros is nobody's
 		}
 		return topic
 	})

@@ -11,8 +11,8 @@ import (
 	"github.com/parley-im/parley/domain"
 )
 
-// Locks are taken in this order: a user, its sessions by number, their cursors by conversation. Whoever inserts a cursor
-// has locked the session; whoever only advances cursors has not.
+// Locks are taken in this order: a node, a user, its sessions by number, their cursors by conversation. Whoever inserts a
+// cursor has locked the session; whoever only advances cursors has not.
 
 // nodeTimeout is after how many milliseconds without a beat a node is dead.
 const nodeTimeout = 60_000
@@ -63,7 +63,7 @@ func newSessionTexts(d *dialect) sessionTexts {
 		dropOthers:  `DELETE FROM cursors WHERE session_id = $1 AND NOT (` + d.amongIDs("conversation_id", "$2") + `)`,
 		startAll:    fmt.Sprintf(start, `NOT (`+d.amongIDs("c.id", "$3")+`)`),
 		startSome:   fmt.Sprintf(start, d.amongIDs("c.id", "$3")),
-		expireSome: `UPDATE sessions SET expires_at = $2 + expiry * 1000 WHERE id IN (
+		expireSome: `UPDATE sessions SET expires_at = CASE WHEN opened_at > $2 THEN opened_at ELSE $2 END + expiry * 1000 WHERE id IN (
 			SELECT id FROM sessions WHERE node = $1 AND expires_at IS NULL AND expiry <> $3 ORDER BY id LIMIT $4` + d.lock + `)
 			AND node = $1 AND expires_at IS NULL AND expiry <> $3`,
 		expireStrays: `UPDATE sessions SET expires_at = $1 + expiry * 1000 WHERE id IN (
@@ -100,12 +100,13 @@ func (s *Store) ended(e *earlier, o domain.SessionOpening) bool {
 		return e.expires.Int64 <= o.Now
 	case e.expiry == 0:
 		return true
-	case e.expiry == domain.NeverExpires || !e.beat.Valid:
+	case e.expiry == domain.NeverExpires || e.node.String == o.Node || !e.beat.Valid:
 		return false
 	}
 	// Nobody may have found out yet that the node is dead.
-	dead := e.beat.Int64 < o.Now-nodeTimeout || s.alone() && e.node.String != o.Node
-	return dead && e.beat.Int64+e.expiry*1000 <= o.Now
+	lived := max(e.beat.Int64, e.opened)
+	dead := s.alone() || lived < o.Now-nodeTimeout
+	return dead && lived+e.expiry*1000 <= o.Now
 }
 
 // OpenSession begins a connection of a device. Its earlier session is removed if o.Clean says so, if it has expired, or if
@@ -115,7 +116,8 @@ func (s *Store) ended(e *earlier, o domain.SessionOpening) bool {
 //
 // o.Node and o.Now together identify the connection: the same opening, given again after an error, has the same outcome,
 // and so no two connections of a device may share them. Several nodes may open sessions of one device at the same time: one
-// after the other has it. Errors: user-not-found (deleted meanwhile), unavailable, internal.
+// after the other has it. Errors: user-not-found (deleted meanwhile; only where a session would be made), unavailable,
+// internal.
 func (s *Store) OpenSession(ctx context.Context, o domain.SessionOpening) (domain.StoredSession, error) {
 	var stored domain.StoredSession
 	err := s.write(ctx, func(q runner) error {
@@ -131,13 +133,15 @@ func (s *Store) OpenSession(ctx context.Context, o domain.SessionOpening) (domai
 
 func (s *Store) openSession(ctx context.Context, q runner, o domain.SessionOpening) (domain.StoredSession, error) {
 	var none domain.StoredSession
-	var deleted bool
-	found, err := one(ctx, q, []any{&deleted}, s.text.sessions.shareUser, int64(o.User))
-	if err != nil {
-		return none, err
+	if !o.Clean || o.Expiry > 0 {
+		if _, err := q.exec(ctx, addNode, o.Node, o.Now); err != nil {
+			return none, err
+		}
 	}
-	if !found || deleted {
-		return none, domain.Errorf(domain.UserNotFound, "no user %d", o.User)
+	if o.Expiry > 0 {
+		if err := s.shareUser(ctx, q, o.User); err != nil {
+			return none, err
+		}
 	}
 	const attempts = 5
 	for range attempts {
@@ -168,6 +172,16 @@ func (s *Store) openSession(ctx context.Context, q runner, o domain.SessionOpeni
 	return none, fmt.Errorf("no session for a device of user %d after %d attempts", o.User, attempts)
 }
 
+// shareUser sees to it that a user is not deleted before the transaction ends.
+func (s *Store) shareUser(ctx context.Context, q runner, user domain.UserID) error {
+	var deleted bool
+	found, err := one(ctx, q, []any{&deleted}, s.text.sessions.shareUser, int64(user))
+	if err == nil && (!found || deleted) {
+		return domain.Errorf(domain.UserNotFound, "no user %d", user)
+	}
+	return err
+}
+
 // earlier reads and locks the device's session; nil: there is none.
 func (s *Store) earlier(ctx context.Context, q runner, o domain.SessionOpening) (*earlier, error) {
 	var e earlier
@@ -191,9 +205,6 @@ func (e *earlier) stored(present bool) (domain.StoredSession, error) {
 }
 
 func (s *Store) resume(ctx context.Context, q runner, o domain.SessionOpening, e *earlier) (domain.StoredSession, error) {
-	if _, err := q.exec(ctx, addNode, o.Node, o.Now); err != nil {
-		return domain.StoredSession{}, err
-	}
 	if _, err := q.exec(ctx, resumeSession, e.id, int64(o.Version), int64(o.Expiry), o.Node, o.Now); err != nil {
 		return domain.StoredSession{}, err
 	}
@@ -202,9 +213,6 @@ func (s *Store) resume(ctx context.Context, q runner, o domain.SessionOpening, e
 
 // createSession makes a new session; 0: the device has got one meanwhile.
 func (s *Store) createSession(ctx context.Context, q runner, o domain.SessionOpening) (domain.SessionID, error) {
-	if _, err := q.exec(ctx, addNode, o.Node, o.Now); err != nil {
-		return 0, err
-	}
 	var id int64
 	_, err := one(ctx, q, []any{&id}, insertSession, int64(o.User), o.Device, int64(o.Version), int64(o.Expiry), []byte("[]"),
 		o.Node, o.Now)

@@ -27,12 +27,11 @@ type node struct {
 }
 
 // Beat notes that the node lives, at now (milliseconds since 1970; the clocks of all nodes must agree to some seconds).
-// Sessions of nodes whose last beat was more than a minute ago count as disconnected since then; if such a node beats
-// again, those that it still has are connected again. An SQLite store is open in one process only: there all nodes but the
-// one that beats are dead.
+// Sessions of nodes whose last beat was more than a minute ago count as disconnected since then, or since they were opened
+// if that was later; if such a node beats again, those that it still has are connected again. An SQLite store is open in
+// one process only: there all nodes but the one that beats are dead.
 //
-// A node's name is that of one process's run: one that starts again takes another. It beats before it opens sessions.
-// Errors: unavailable, internal.
+// A node's name is that of one process's run: one that starts again takes another. Errors: unavailable, internal.
 func (s *Store) Beat(ctx context.Context, node string, now int64) error {
 	err := s.write(ctx, func(q runner) error {
 		_, err := q.exec(ctx, raiseBeat, node, now)

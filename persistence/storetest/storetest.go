@@ -25,6 +25,7 @@ type Store interface {
 	Reader
 	gateway.Tokens
 	gateway.Registry
+	gateway.Sessions
 	Keeper
 	Lifecycle
 }
@@ -110,6 +111,24 @@ func Run(t *testing.T, b Backend) {
 		{"FirstSettingWins", firstSettingWins},
 		{"FirstAnswerIsRemembered", firstAnswerIsRemembered},
 		{"CleanupRemovesWhatHasExpired", cleanup},
+		{"SessionsExpireToTheMillisecond", sessionsExpire},
+		{"CleanStartLeavesNothingBehind", cleanStart},
+		{"SessionsOfOneConnectionEndWithIt", sessionsOfOneConnection},
+		{"RepeatedOpeningsHaveOneOutcome", repeatedOpenings},
+		{"SimultaneousOpeningsMakeOneSession", simultaneousOpenings},
+		{"OlderConnectionsEndNothing", olderConnections},
+		{"DevicesAndUsersAreKeptApart", devicesAreApart},
+		{"PositionsStartAtTheEnd", positionsStartAtTheEnd},
+		{"BehindFollowsMembership", behindFollowsMembership},
+		{"BehindComesInPagesWithoutGaps", behindComesInPages},
+		{"PositionsNeverGoBack", positionsNeverGoBack},
+		{"MarksAndChangesDoNotDisturbEachOther", marksMeetChanges},
+		{"SessionsOfDeadNodesExpire", deadNodes},
+		{"SessionsOfDeadNodesExpireUnnoticed", deadNodesUnnoticed},
+		{"CleanupRemovesExpiredSessions", cleanupOfSessions},
+		{"DeletedUsersHaveNoSessions", deletedUsersHaveNoSessions},
+		{"SessionsSurviveARestart", sessionsSurviveARestart},
+		{"SessionsBearEverythingAtOnce", sessionsUnderLoad},
 		{"ReopenedStoreGoesOn", reopenedStoreGoesOn},
 		{"AcknowledgedEventsSurviveKill9", acknowledgedEventsSurviveKill9},
 		{"MatchesTheModel", matchesTheModel},

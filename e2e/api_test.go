@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -22,9 +23,7 @@ func (g *gateway) api(token string) api { return api{base: "http://" + g.addrs.H
 // with gives the client with one more header.
 func (a api) with(name, value string) api {
 	header := map[string]string{name: value}
-	for n, v := range a.header {
-		header[n] = v
-	}
+	maps.Copy(header, a.header)
 	a.header = header
 	return a
 }

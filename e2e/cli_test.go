@@ -315,7 +315,7 @@ func TestLogsAreJSONAndSayNothingPrivate(t *testing.T) {
 				t.Errorf("the log has %q: %s", secret, log[max(0, i-200):min(len(log), i+200)])
 			}
 		}
-		for _, line := range strings.Split(strings.TrimSpace(log), "\n") {
+		for line := range strings.SplitSeq(strings.TrimSpace(log), "\n") {
 			if !json.Valid([]byte(line)) {
 				t.Errorf("not JSON: %s", line)
 			}

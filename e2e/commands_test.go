@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -41,9 +42,7 @@ func (w *world) overHTTP(a api) func(testing.TB, string, map[string]any) (json.R
 	return func(tb testing.TB, command string, params map[string]any) (json.RawMessage, *refusal) {
 		tb.Helper()
 		body := make(map[string]any)
-		for name, value := range params {
-			body[name] = value
-		}
+		maps.Copy(body, params)
 		path := func(name string) string {
 			id, _ := body[name].(string)
 			delete(body, name)
@@ -428,7 +427,7 @@ func TestDistinctConversationIsOnePerSetOfUsers(t *testing.T) {
 			Existing     bool
 		}
 		red := map[string]any{"color": "red"}
-		ask := func(c caller, v any, custom any, with ...user) {
+		ask := func(c caller, v, custom any, with ...user) {
 			params := map[string]any{"distinct": true, "participants": refs(with...)}
 			if custom != nil {
 				params["customData"] = custom
@@ -541,9 +540,7 @@ func TestRetransmissionGivesExactlyWhatIsAskedFor(t *testing.T) {
 				{map[string]any{"to": last, "count": 100}, last - 99, last},
 			} {
 				params := map[string]any{"conversation": c}
-				for name, value := range tt.params {
-					params[name] = value
-				}
+				maps.Copy(params, tt.params)
 				var page struct {
 					Events   []event
 					From, To int64
@@ -622,9 +619,7 @@ func TestMessageComesBackAsItWasSent(t *testing.T) {
 		var stored map[string]any
 		for i, by := range w.callers(t, users[0]) {
 			params := map[string]any{"conversation": c}
-			for name, value := range sent {
-				params[name] = value
-			}
+			maps.Copy(params, sent)
 			params["id"] = fmt.Sprint("client-", i)
 			var result struct{ Message map[string]any }
 			by.must(t, &result, "sendMessage", params)

@@ -205,18 +205,57 @@ func TestStoppedReaderSlowsOnlyItself(t *testing.T) {
 		}
 		silent.ping(t)
 		_ = stuck.conn.(*net.TCPConn).SetReadBuffer(1 << 20) // a narrow window would take its time
-		// Who takes nothing at all for the write timeout may be sent away, but has no gap in what it has.
 		for next := int64(2); next <= n+1; next++ {
-			p, err := stuck.tryRead()
-			if err != nil {
-				if w.metric(t, "parley_mqtt_slow_disconnects_total") == 0 {
-					t.Errorf("the connection of a slow reader ended after event %d: %v", next-1, err)
-				}
-				break
-			}
+			p := stuck.expect(t, typePublish)
 			var ev event
-			if err := json.Unmarshal(p.payload, &ev); p.kind == typePublish && (err != nil || ev.Seq != next) {
+			if err := json.Unmarshal(p.payload, &ev); err != nil || ev.Seq != next {
 				t.Fatalf("event %d came where %d was due", ev.Seq, next)
+			}
+		}
+	})
+}
+
+func TestReaderThatPausesLosesNothing(t *testing.T) {
+	// A phone in a tunnel takes nothing for a while; its connection survives that, and what waits for it is complete. Only
+	// its keep alive, or a pause that nobody would wait for, ends it.
+	inWorlds(t, func(t *testing.T, w *world) {
+		users := w.users(t, "sender", "reader")
+		c := w.conversation(t, users...)
+		readers := make([]*raw, 2)
+		for qos := range readers {
+			readers[qos] = w.rawConnect(t, users[1], 5)
+			if err := readers[qos].conn.(*net.TCPConn).SetReadBuffer(32 << 10); err != nil {
+				t.Fatal(err)
+			}
+			readers[qos].subscribe(t, filter{eventsTopic(c), byte(qos)})
+		}
+		// More than all buffers between here and there take.
+		const n = 400
+		payload := mustJSON(t, map[string]any{"parts": []any{map[string]any{"mimeType": "text/plain", "body": strings.Repeat("x", 16<<10)}}})
+		sender := w.rawConnect(t, users[0], 5)
+		for id := uint16(1); id <= n; id++ {
+			sender.write(t, sender.publishPacket(messagesTopic(c), payload, 1, id))
+			if id%40 == 0 {
+				for sender.expect(t, typePuback).id != id {
+				}
+			}
+		}
+		<-time.After(12 * time.Second) // the pause is what is tested
+		for qos, r := range readers {
+			_ = r.conn.(*net.TCPConn).SetReadBuffer(1 << 20) // a narrow window would take its time
+			for next := int64(2); next <= n+1; next++ {
+				p, err := r.tryRead()
+				if err != nil {
+					t.Errorf("QoS %d: the connection ended before event %d: %v", qos, next, err)
+					break
+				}
+				var ev event
+				if err := json.Unmarshal(p.payload, &ev); err != nil || ev.Seq != next {
+					t.Fatalf("QoS %d: event %d came where %d was due", qos, ev.Seq, next)
+				}
+				if qos == 1 {
+					r.write(t, ackPacket(typePuback, p.id))
+				}
 			}
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"strconv"
@@ -143,7 +144,8 @@ func (g *gateway) dial(ctx context.Context, d dialing) (net.Conn, error) {
 	defer cancel()
 	switch d.transport {
 	case "ws":
-		c, _, err := websocket.Dial(ctx, "ws://"+g.addrs.WebSocket+"/mqtt", &websocket.DialOptions{Subprotocols: []string{"mqtt"}})
+		c, _, err := websocket.Dial(ctx, //nolint:bodyclose // the library: "you never need to close resp.Body yourself"
+			"ws://"+g.addrs.WebSocket+"/mqtt", &websocket.DialOptions{Subprotocols: []string{"mqtt"}})
 		if err != nil {
 			return nil, err
 		}
@@ -521,9 +523,7 @@ func (d *device) command(tb testing.TB, name string, params map[string]any) repl
 func (d *device) tryCommand(ctx context.Context, name string, params map[string]any) (reply, error) {
 	id := d.id + "-" + strconv.FormatInt(d.requests.Add(1), 10)
 	with := map[string]any{"requestId": id}
-	for k, v := range params {
-		with[k] = v
-	}
+	maps.Copy(with, params)
 	payload, err := json.Marshal(with)
 	if err != nil {
 		return reply{}, err

@@ -269,7 +269,8 @@ func TestPipelinedAcknowledgementsTellTheTruthAfterKill9(t *testing.T) {
 			}
 			select {
 			case slots <- struct{}{}:
-			case <-ended:
+			case err := <-ended:
+				t.Logf("killed after %d publishes: %v", id, err)
 				gw.exit(t)
 				gw = spawn(t, url)
 				w.gateway, w.service = gw.gateway, gw.api(w.service.token)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -252,9 +253,7 @@ func (w *world) conversation(tb testing.TB, users ...user) string {
 func (w *world) conversationWith(tb testing.TB, more map[string]any, users ...user) string {
 	tb.Helper()
 	params := map[string]any{"participants": refs(users[1:]...)}
-	for name, value := range more {
-		params[name] = value
-	}
+	maps.Copy(params, more)
 	var made struct{ Conversation conversation }
 	w.as(tb, users[0]).ok(tb, "POST", "/v1/conversations", params).into(tb, &made)
 	return made.Conversation.UUID

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -274,6 +273,6 @@ func TestStoppedReadersCostBoundedMemory(t *testing.T) {
 		if ev := reader.hear(t, c); ev.Seq != messages+2 {
 			t.Errorf("heard %s", ev.raw)
 		}
-		t.Log(fmt.Sprintf("memory grew from %.0f to %.0f MB", before/(1<<20), after/(1<<20)))
+		t.Logf("memory grew from %.0f to %.0f MB", before/(1<<20), after/(1<<20))
 	})
 }

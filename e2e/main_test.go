@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	os.Exit(code) //nolint:forbidigo // this is a main
 }
 
 func cleanUp() error {
@@ -67,7 +67,7 @@ func cleanUp() error {
 func tempDir(tb testing.TB) string {
 	tb.Helper()
 	if process.dir == "" {
-		dir, err := os.MkdirTemp("", "parley-e2e-")
+		dir, err := os.MkdirTemp("", "parley-e2e-") //nolint:usetesting // it outlives the test
 		if err != nil {
 			tb.Fatal(err)
 		}

@@ -69,7 +69,7 @@ func TestMetricsKeepTheirNames(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, line := range strings.Split(string(want), "\n") {
+		for line := range strings.SplitSeq(string(want), "\n") {
 			if line != "" && !slices.Contains(list, line) {
 				t.Errorf("missing: %s", line)
 			}

@@ -195,16 +195,6 @@ func (r *raw) expect(tb testing.TB, kind byte) packet {
 	return p
 }
 
-// skipTo reads on until a packet of the type comes.
-func (r *raw) skipTo(tb testing.TB, kind byte) packet {
-	tb.Helper()
-	for {
-		if p := r.read(tb); p.kind == kind {
-			return p
-		}
-	}
-}
-
 // subscribe subscribes to filters that must be granted.
 func (r *raw) subscribe(tb testing.TB, filters ...filter) {
 	tb.Helper()

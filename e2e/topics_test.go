@@ -248,7 +248,8 @@ func TestRepliesComeWhereTheyWereAskedFor(t *testing.T) {
 		}
 		// Without a request id, with an empty payload, at QoS 0: a command is answered all the same.
 		for _, p := range []publishing{
-			{topic: "commands/getMe", qos: 1, payload: []byte(`{}`)}, {topic: "commands/getMe", qos: 0},
+			{topic: "commands/getMe", qos: 1, payload: []byte(`{}`)},
+			{topic: "commands/getMe", qos: 0},
 			{topic: "commands/getMe", qos: 2, payload: []byte(` `)},
 		} {
 			d.publish(t, p)
@@ -344,7 +345,8 @@ func TestForeignResponseTopicIsRefused(t *testing.T) {
 		} {
 			for _, p := range []publishing{
 				{topic: "commands/getMe", payload: []byte(`{"requestId":"evil"}`)},
-				{topic: messagesTopic(c), payload: mustJSON(t, text("evil"))}, {topic: rawTopic(c), payload: []byte("evil")},
+				{topic: messagesTopic(c), payload: mustJSON(t, text("evil"))},
+				{topic: rawTopic(c), payload: []byte("evil")},
 			} {
 				p.qos, p.responseTo = 1, to
 				if a := mallory.publish(t, p); a.reason != 0x87 || a.text != "access-denied" {

@@ -1,9 +1,6 @@
 package domain
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "time"
 
 // Publication is something to deliver, encoded once and shared by all who receive it. It is never changed after it
 // was made.
@@ -14,23 +11,6 @@ type Publication struct {
 	Correlation []byte
 	// Accepted is when the gateway took the publish that led to this; zero: nothing to measure.
 	Accepted time.Time
-
-	wire [WireForms]atomic.Pointer[[]byte]
-}
-
-// WireForms is how many encodings a transport may keep with a publication, for instance one per protocol version and
-// QoS.
-const WireForms = 4
-
-// Wire gives the publication in one of the transport's forms, made by build when first asked for. What it returns is
-// shared: copy before changing it. Any goroutine may call it; build may run more than once.
-func (p *Publication) Wire(form int, build func() []byte) []byte {
-	if b := p.wire[form].Load(); b != nil {
-		return *b
-	}
-	b := build()
-	p.wire[form].Store(&b)
-	return b
 }
 
 // Delivery is a publication for one session.

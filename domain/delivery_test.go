@@ -1,37 +1,11 @@
 package domain_test
 
 import (
-	"bytes"
-	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/parley-im/parley/domain"
 )
-
-func TestPublicationsAreEncodedOncePerForm(t *testing.T) {
-	// One event goes to very many sessions: each form is made when first needed and shared from then on, whoever asks.
-	p := &domain.Publication{Topic: "t", Payload: []byte("x")}
-	var wait sync.WaitGroup
-	got := make([][]byte, 32)
-	for i := range got {
-		wait.Go(func() {
-			form := i % domain.WireForms
-			got[i] = p.Wire(form, func() []byte { return []byte{byte(form)} })
-		})
-	}
-	wait.Wait()
-	for i, b := range got {
-		if !bytes.Equal(b, []byte{byte(i % domain.WireForms)}) {
-			t.Errorf("form %d: %v", i%domain.WireForms, b)
-		}
-	}
-	again := p.Wire(1, func() []byte { t.Error("encoded again"); return nil })
-	if !slices.Equal(again, []byte{1}) {
-		t.Errorf("form 1: %v", again)
-	}
-}
 
 func TestFarewells(t *testing.T) {
 	// MQTT 5 reason codes and strings of protocol.md section 2, by which clients decide whether to come back.

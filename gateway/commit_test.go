@@ -736,6 +736,49 @@ func TestARemovalCommittedInSpiteOfARefusalIsDelivered(t *testing.T) {
 	})
 }
 
+func TestAMessageGivenUpAmidABatchLeavesNoGap(t *testing.T) {
+	// When a batch is halved because of a poison command, one part may be given up and be committed all the same: it
+	// then has its place between those that were announced.
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(o *gateway.Options) { o.CommitDeadline = time.Second })
+		c := w.converse(1, 2)
+		alice, bob := w.connect(1), w.subscriber(2, idle)
+		hold, look := w.store.holdCommits(), newGate()
+		busy := w.converseHeld(hold)
+		var answers []*answer
+		for _, text := range []string{"one", "poison", "given up", "poison", "two", "three"} {
+			answers = append(answers, alice.send(c, text))
+		}
+		w.store.set(func() {
+			w.store.onHeads = func(ctx context.Context, _ domain.Needs) error { return look.wait(ctx) }
+			w.store.afterCommit = func(_ context.Context, batch commit) error {
+				if len(batch.drafts) == 1 && batch.drafts[0].Event.Message.Text == "given up" {
+					<-time.After(2 * time.Second)
+					return errGone()
+				}
+				return nil
+			}
+		})
+		hold.open()
+		w.pass(4 * time.Second)
+		<-busy.done
+		for i, want := range []domain.Code{"", domain.Internal, domain.Unavailable, domain.Internal, "", ""} {
+			if answers[i].code() != want {
+				t.Errorf("message %d ended as %q, want %q", i, answers[i].code(), want)
+			}
+		}
+		for n := 1; n > 0; {
+			var err error
+			if n, err = bob.pull(1, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bob.wantSeqs(c, span(2, 5))
+		look.open()
+		w.settle()
+	})
+}
+
 func TestAnOutageCostsNoGoroutinePerMessage(t *testing.T) {
 	// An outage of minutes under load must leave the gateway as it was, not with a poller per refused message.
 	synctest.Test(t, func(t *testing.T) {

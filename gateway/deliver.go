@@ -48,8 +48,7 @@ type news struct {
 	// head is the state in which the events happened; changed: the one entry led to it.
 	head    *domain.Conversation
 	changed bool
-	// known is the newest event that is committed without being at hand, entries are those that are; they follow it,
-	// and one another.
+	// known is the newest event that is committed without being at hand, entries are those that are, in ascending order.
 	known   domain.Seq
 	entries []*entry
 }

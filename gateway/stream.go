@@ -154,9 +154,9 @@ func (st *stream) clear() {
 	st.head, st.settled, st.recent, st.online = nil, nil, nil, nil
 }
 
-// take notes that events are committed: those up to known, which are not at hand, and entries, which follow one
-// another. It gives what the sessions have to be told: the events from..last. More than the entries are due where
-// others were committed elsewhere. from is 0 when all was told before.
+// take notes that events are committed: those up to known, which are not at hand, and entries, in ascending
+// order. It gives what the sessions have to be told: the events from..last. More than the entries are due where others
+// were committed elsewhere, or given up and committed all the same. from is 0 when all was told before.
 func (st *stream) take(known domain.Seq, entries []*entry) (from, last domain.Seq, online []*Session) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -164,14 +164,15 @@ func (st *stream) take(known domain.Seq, entries []*entry) (from, last domain.Se
 	if known > st.last {
 		st.last, st.recent = known, nil
 	}
-	if len(entries) > 0 && entries[0].event.Seq != st.last+1 {
-		st.recent = nil // there is a gap before the entries, and recent has none
-	}
 	for _, e := range entries {
-		if e.event.Seq > st.last {
-			st.recent = append(st.recent, e)
-			st.last = e.event.Seq
+		if e.event.Seq <= st.last {
+			continue
 		}
+		if e.event.Seq > st.last+1 {
+			st.recent = nil // there is a gap before the entry, and recent has none
+		}
+		st.recent = append(st.recent, e)
+		st.last = e.event.Seq
 	}
 	if over := len(st.recent) - recentEvents; over > 0 {
 		st.recent = slices.Delete(st.recent, 0, over)

@@ -325,3 +325,16 @@ func (c *checker) begun(d *Device, n int, conn *Connection, sequences map[string
 		}
 	}
 }
+
+// Due gives the last event of each conversation that a device is entitled to.
+func Due(h *History, d *Device) map[string]int64 {
+	c := &checker{h: h, entitled: make(map[place][]int64)}
+	due := make(map[string]int64)
+	for id, events := range h.Logs {
+		c.log(id, events)
+		if seqs := c.sequenceOf(d, id).seqs; len(seqs) > 0 {
+			due[id] = seqs[len(seqs)-1]
+		}
+	}
+	return due
+}

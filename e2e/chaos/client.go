@@ -13,19 +13,23 @@ import (
 	"time"
 )
 
-// The packet types of MQTT that are used here.
+// The types of the packets that a client reads.
+const (
+	KindConnack    = 2
+	KindPublish    = 3
+	KindPuback     = 4
+	KindSuback     = 9
+	KindPingresp   = 13
+	KindDisconnect = 14
+)
+
 const (
 	typeConnect     = 1
-	typeConnack     = 2
-	typePublish     = 3
-	typePuback      = 4
 	typeSubscribe   = 8
-	typeSuback      = 9
 	typePingreq     = 12
-	typePingresp    = 13
-	typeDisconnect  = 14
 	propExpiry      = 0x11
 	propReceiveMax  = 0x21
+	propReason      = 0x1f
 	propUser        = 0x26
 	sessionsForever = 0xFFFFFFFF
 )
@@ -82,7 +86,7 @@ func Dial(ctx context.Context, address string, l Login) (*Client, error) {
 	p, present, err := c.readAny()
 	switch {
 	case err != nil:
-	case p.Kind != typeConnack:
+	case p.Kind != KindConnack:
 		err = fmt.Errorf("a packet of type %d came instead of CONNACK", p.Kind)
 	case p.Reason != 0:
 		err = &RefusedError{p.Reason}
@@ -137,7 +141,7 @@ func (c *Client) Publish(id uint16, topic string, payload []byte, again bool) er
 	if c.Version == 5 {
 		b = append(b, 0)
 	}
-	first := byte(typePublish<<4 | 2)
+	first := byte(KindPublish<<4 | 2)
 	if again {
 		first |= 8
 	}
@@ -148,7 +152,7 @@ func (c *Client) Publish(id uint16, topic string, payload []byte, again bool) er
 func (c *Client) Ack(ids ...uint16) error {
 	var b []byte
 	for _, id := range ids {
-		b = binary.BigEndian.AppendUint16(append(b, typePuback<<4, 2), id)
+		b = binary.BigEndian.AppendUint16(append(b, KindPuback<<4, 2), id)
 	}
 	return c.write(b)
 }
@@ -159,7 +163,7 @@ func (c *Client) Ping() error { return c.write([]byte{typePingreq << 4, 0}) }
 // Leave takes leave, and returns when the gateway has closed the connection: then it has handled all that was written.
 func (c *Client) Leave() error {
 	defer c.Cut()
-	if err := c.write([]byte{typeDisconnect << 4, 0}); err != nil {
+	if err := c.write([]byte{KindDisconnect << 4, 0}); err != nil {
 		return err
 	}
 	_ = c.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
@@ -214,10 +218,10 @@ func (c *Client) readAny() (p Packet, present bool, err error) {
 	r := fields{b: body}
 	p.Kind, p.QoS = first>>4, first>>1&3
 	switch p.Kind {
-	case typeConnack:
+	case KindConnack:
 		present = r.number(1) == 1
 		p.Reason = byte(r.number(1))
-	case typePublish:
+	case KindPublish:
 		p.Topic = string(r.take(r.number(2)))
 		if p.QoS > 0 {
 			p.ID = uint16(r.number(2))
@@ -226,7 +230,7 @@ func (c *Client) readAny() (p Packet, present bool, err error) {
 			r.take(r.varint())
 		}
 		p.Payload = r.b
-	case typePuback:
+	case KindPuback:
 		p.ID = uint16(r.number(2))
 		if len(r.b) > 0 {
 			p.Reason = byte(r.number(1))
@@ -234,13 +238,13 @@ func (c *Client) readAny() (p Packet, present bool, err error) {
 		if len(r.b) > 0 {
 			p.User = r.userProperties()
 		}
-	case typeSuback:
+	case KindSuback:
 		p.ID = uint16(r.number(2))
 		if c.Version == 5 {
 			r.take(r.varint())
 		}
 		p.Reason = byte(r.number(1))
-	case typeDisconnect:
+	case KindDisconnect:
 		if len(r.b) > 0 {
 			p.Reason = byte(r.number(1))
 		}
@@ -290,7 +294,7 @@ func (r *fields) userProperties() map[string]string {
 	m := make(map[string]string)
 	for len(in.b) > 0 && !in.failed {
 		switch in.number(1) {
-		case 0x1f:
+		case propReason:
 			in.take(in.number(2))
 		case propUser:
 			name := string(in.take(in.number(2)))

@@ -55,7 +55,7 @@ type Process struct {
 func (p *Process) Start(ctx context.Context) error {
 	cmd := exec.Command(p.Binary, "serve") //nolint:noctx,gosec // It outlives ctx, which is for starting only.
 	cmd.SysProcAttr = dieWithParent()
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.TempDir()}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.TempDir(), "GORACE=halt_on_error=1"}
 	for _, listener := range []string{"MQTT_TCP", "MQTT_WS", "HTTP_ADDRESS", "METRICS_ADDRESS"} {
 		cmd.Env = append(cmd.Env, "PARLEY_"+listener+"=127.0.0.1:0")
 	}

@@ -2,6 +2,8 @@ package chaos
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -22,7 +24,7 @@ type Proxy struct {
 	// changed is closed when the weather changes.
 	changed chan struct{}
 	weather Weather
-	// Down counts the bytes that went towards clients.
+	// down counts the bytes that went towards clients.
 	down atomic.Int64
 }
 
@@ -172,11 +174,15 @@ func (p *Proxy) downwards(c *pair) {
 			}
 			p.down.Add(int64(n))
 		}
+		if errors.Is(err, io.EOF) {
+			hangUp(c.client)
+			return
+		}
 		if err != nil {
 			break
 		}
 	}
-	hangUp(c.client)
+	c.close() // the gateway has reset the connection, and so it looks to the client
 }
 
 // calm waits while nothing may pass; false: the proxy is closed.

@@ -28,8 +28,8 @@ GOVULNCHECK   := $(BIN)/.govulncheck-$(GOVULNCHECK_VERSION)
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: build ## build and run a self-contained demo gateway
-	bin/parley demo
+demo: build ## two clients and a backend on a gateway of their own; STORE=postgres://… for Postgres
+	bin/parley demo $(if $(STORE),--store '$(STORE)')
 
 build: ## build the static binary bin/parley
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/parley ./cmd/parley

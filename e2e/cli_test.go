@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/parley-im/parley/app"
 )
 
 func TestServeNeedsNoConfiguration(t *testing.T) {
@@ -264,6 +267,63 @@ func TestDemoTellsItsStoryToTheEnd(t *testing.T) {
 		}
 		if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
 			t.Errorf("the demo left %v behind, %v", entries, err)
+		}
+	})
+}
+
+func TestDemoKeepsRunningWithLinesThatWork(t *testing.T) {
+	// The lines are meant to be pasted: what they say must be what works.
+	onBothStores(t, func(t *testing.T, s store) {
+		var settings []string
+		if s.name == "postgres" {
+			settings = []string{"PARLEY_STORE_URL=" + s.empty(t)}
+		}
+		cmd := exec.Command(parley(t), "demo", "--keep")
+		out := &buffer{}
+		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = t.TempDir(), environ(settings...), out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		t.Cleanup(func() { _ = cmd.Process.Kill() })
+		line := func(program, rest string) []string {
+			t.Helper()
+			pattern := regexp.MustCompile(program + ` -h (\S+) -p (\d+) -q 1 -u (\S+) -P "([^"]+)"` + rest)
+			var found []string
+			eventually(t, "the demo prints a line for "+program, func() error {
+				if found = pattern.FindStringSubmatch(out.String()); found == nil {
+					return errNotYet
+				}
+				return nil
+			})
+			return found
+		}
+		sub := line("mosquitto_sub", ` -t '(conversations/\+/events)' -t '(users/[^']+/inbox)'`)
+		pub := line("mosquitto_pub", ` -t 'conversations/([^']+)/messages' -m '([^']+)'`)
+		g := &gateway{addrs: app.Addrs{MQTT: sub[1] + ":" + sub[2]}}
+		listener := g.connect(t, user{Name: sub[3], password: sub[4]}, 4)
+		listener.subscribe(t, 1, sub[5], sub[6])
+		talker := g.connect(t, user{Name: pub[3], password: pub[4]}, 4)
+		talker.publish(t, publishing{topic: messagesTopic(pub[5]), qos: 1, payload: []byte(pub[6])})
+		if ev := listener.hear(t, pub[5]); ev.Message == nil || !strings.Contains(pub[6], ev.Message.Text) {
+			t.Errorf("heard %s", ev.raw)
+		}
+		curl := regexp.MustCompile(`curl -H 'Authorization: Bearer ([^']+)' '(http://[^/]+)(/v1/[^']+)'`).FindStringSubmatch(out.String())
+		if curl == nil {
+			t.Fatalf("no line for curl in:\n%s", out)
+		}
+		api{base: curl[2], token: curl[1]}.ok(t, "GET", curl[3], nil)
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("after an interrupt: %v\n%s", err, out)
+			}
+		case <-time.After(patience):
+			t.Error("the demo does not end")
 		}
 	})
 }

@@ -33,6 +33,21 @@ func asked(s *Store) map[string]string {
 		selectRefresh:                            "refresh_tokens_pkey",
 		selectRemembered:                         "remembered_pkey",
 		selectService + " WHERE s.key_hash = $1": "services_key_hash_key",
+		s.text.sessions.behind:                   "memberships_order",
+		s.text.sessions.behindOf:                 "cursors_pkey",
+		s.text.sessions.startAll:                 "memberships",
+		s.text.sessions.startSome:                "memberships",
+		s.text.sessions.dropOthers:               "cursors_pkey",
+		s.text.sessions.lockCursors:              "cursors_pkey",
+		deleteCursors:                            "cursors_pkey",
+		s.text.sessions.lockSession:              "sessions_user_id_device_key",
+		s.text.sessions.selectExpired:            "sessions_expires",
+		s.text.sessions.expireSome:               "sessions_node",
+		s.text.sessions.expireStrays:             "sessions_node",
+		s.text.sessions.reviveSome:               "sessions_node",
+		selectUserSessions:                       "sessions_user_id_device_key",
+		selectSubscriptions:                      "sessions_pkey",
+		raiseMark:                                "participants_pkey",
 	}
 }
 
@@ -50,6 +65,10 @@ const fill = `
 	INSERT INTO conversation_data SELECT id, 1, 1, '', false, false, false, false, '', '', 0, 0, 0, id, false FROM conversations;
 	INSERT INTO participants SELECT id, row_number() OVER () % 900 + n, 0, 0, 0, 1, n FROM conversations, generate_series(1, 3) n;
 	INSERT INTO memberships SELECT conversation_id, user_id, 1 FROM participants;
+	INSERT INTO nodes SELECT n, 0 FROM generate_series(1, 3) n;
+	INSERT INTO sessions (user_id, device, version, expiry, subscriptions, node, created_at, opened_at, expires_at)
+		SELECT id, '', 5, 1, '[]', CASE id % 2 WHEN 0 THEN id % 3 END, 0, 0, CASE id % 2 WHEN 1 THEN id END FROM users;
+	INSERT INTO cursors SELECT s.id, m.conversation_id, 1 FROM sessions s JOIN memberships m ON m.user_id = s.user_id;
 	INSERT INTO events (conversation_id, seq, sender_id, client_id, kind, about, created_at, payload)
 		SELECT CAST(lpad(to_hex(c), 32, '0') AS uuid), n, 1, n::text || ' ' || CASE n WHEN 1 THEN c ELSE 0 END, CASE n WHEN 1 THEN 1 ELSE 4 END,
 			CASE n WHEN 1 THEN gen_random_uuid() END, 0, 'x'
@@ -72,6 +91,8 @@ func TestStatementsUseTheirIndexOnPostgres(t *testing.T) {
 	exec("SET plan_cache_mode = force_generic_plan")
 	statements := asked(s)
 	// What append_events_v1 and append_event_v1 look up.
+	statements[advanceCursors], statements[insertCursors] = "cursors_pkey", "sessions_pkey"
+	statements[raiseMarks], statements[lowMarks] = "participants_pkey", "participants_pkey"
 	statements[`SELECT x.seq FROM events x WHERE uuid_send(x.conversation_id) = uuid_send($1) AND x.sender_id = $2 AND x.client_id = $3`] = "events_client"
 	check := func(when string) {
 		for text, index := range statements {
@@ -84,7 +105,7 @@ func TestStatementsUseTheirIndexOnPostgres(t *testing.T) {
 				t.Fatalf("%s: %v", text, err)
 			}
 			scanLines(t, rows, &plan, 0)
-			if !strings.Contains(plan.String(), index) || regexp.MustCompile(`Seq Scan on (events|conversation|participants|memberships|users)`).MatchString(plan.String()) {
+			if !strings.Contains(plan.String(), index) || regexp.MustCompile(`Seq Scan on (events|conversation|participants|memberships|users|sessions|cursors)`).MatchString(plan.String()) {
 				t.Errorf("%s, %s\n\nis not looked up by %s:\n%s", when, text, index, plan.String())
 			}
 		}
@@ -100,6 +121,7 @@ func TestStatementsUseAnIndexOnSQLite(t *testing.T) {
 	s := openInternal(t, "sqlite://"+filepath.Join(t.TempDir(), "parley.db"))
 	statements := asked(s)
 	statements[selectHead], statements[selectClient], statements[raiseHead] = "", "", ""
+	statements[advanceCursor], statements[upsertCursor] = "", ""
 	for text := range statements {
 		args := make([]any, parameters(text))
 		var plan strings.Builder

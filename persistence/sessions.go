@@ -34,42 +34,47 @@ type sessionTexts struct {
 }
 
 func newSessionTexts(d *dialect) sessionTexts {
-	share, skip, page := "", "", ""
+	share, skip, from, order := "", "", "m.conversation_id > $3", "m.conversation_id"
+	limit := func(string) string { return "" } // SQLite makes rows one by one, as they are read.
 	if d.sets {
-		// Pages end with a whole conversation. SQLite makes rows one by one, as they are read.
-		share, skip, page = " FOR SHARE", " FOR UPDATE SKIP LOCKED", " FETCH FIRST ($4) ROWS WITH TIES"
+		share, skip = " FOR SHARE", " FOR UPDATE SKIP LOCKED"
+		// With the ties, a page ends with a whole conversation.
+		limit = func(param string) string { return " FETCH FIRST (" + param + ") ROWS WITH TIES" }
+		// In this form only one index gives both the condition and the order. Otherwise the planner sometimes takes the one that
+		// leads through all users.
+		from, order = "(m.user_id, m.conversation_id) > ($2, $3)", "m.user_id, m.conversation_id"
 	}
-	behind := fmt.Sprintf(`SELECT m.conversation_id,
-		CASE WHEN k.seq >= m.from_seq THEN k.seq + 1 ELSE m.from_seq END, COALESCE(m.to_seq, c.last_seq)
-		FROM memberships m
-		JOIN conversations c ON c.id = m.conversation_id
-		LEFT JOIN cursors k ON k.session_id = $1 AND k.conversation_id = m.conversation_id
-		LEFT JOIN participants p ON p.conversation_id = m.conversation_id AND p.user_id = m.user_id
-		WHERE m.user_id = $2 AND m.conversation_id > $3 AND COALESCE(m.to_seq, c.last_seq) > COALESCE(k.seq, 0)
-		AND (p.user_id IS NULL OR (p.permissions & %d) <> 0)`, bitRead|bitOwner)
+	// Subqueries, because they are looked up one by one, also where joins were expected to be cheaper in the average.
+	const last, seen = `COALESCE(m.to_seq, (SELECT c.last_seq FROM conversations c WHERE c.id = m.conversation_id))`,
+		`COALESCE((SELECT k.seq FROM cursors k WHERE k.session_id = $1 AND k.conversation_id = m.conversation_id), 0)`
+	// A case, so that permissions are looked up only where something was missed.
+	behind := fmt.Sprintf(`SELECT m.conversation_id, m.from_seq, %[1]s, %[2]s FROM memberships m WHERE m.user_id = $2 AND %[3]s
+		AND CASE WHEN %[1]s > %[2]s THEN COALESCE((SELECT p.permissions & %[4]d FROM participants p
+			WHERE p.conversation_id = m.conversation_id AND p.user_id = m.user_id), 1) <> 0 ELSE false END`,
+		last, seen, from, bitRead|bitOwner)
 	// What is newly covered has no cursor, unless a late acknowledgement made one after the subscription before ended.
 	start := `INSERT INTO cursors (session_id, conversation_id, seq)
 		SELECT CAST($1 AS bigint), c.id, c.last_seq FROM conversations c
 		WHERE c.id IN (SELECT m.conversation_id FROM memberships m WHERE m.user_id = $2) AND %s ORDER BY c.id
 		ON CONFLICT (session_id, conversation_id) DO UPDATE SET seq = excluded.seq WHERE cursors.seq < excluded.seq`
+	// The comparison with an empty text, and the sum, are there for SQLite to use the index of nodes.
+	strays := `SELECT s.id FROM sessions s WHERE s.node >= '' AND s.expires_at IS NULL AND s.expiry <> $2
+		AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = s.node) ORDER BY s.id + 0 LIMIT $3` + d.lock
 	return sessionTexts{
 		shareUser: `SELECT deleted FROM users WHERE id = $1` + share,
 		lockSession: `SELECT s.id, s.expiry, s.subscriptions, s.node, s.created_at, s.opened_at, s.expires_at,
 			(SELECT n.beat_at FROM nodes n WHERE n.id = s.node)
 			FROM sessions s WHERE s.user_id = $1 AND s.device = $2` + d.lock,
 		lockCursors: `SELECT seq FROM cursors WHERE session_id = $1 ORDER BY conversation_id` + d.lock,
-		behind:      behind + ` ORDER BY m.conversation_id` + page,
-		behindOf:    behind + ` AND ` + d.amongIDs("m.conversation_id", "$5") + ` ORDER BY m.conversation_id` + page,
+		behind:      behind + ` ORDER BY ` + order + limit("$4"),
+		behindOf:    behind + ` AND ` + d.amongIDs("m.conversation_id", "$4") + ` ORDER BY ` + order + limit("$5"),
 		dropOthers:  `DELETE FROM cursors WHERE session_id = $1 AND NOT (` + d.amongIDs("conversation_id", "$2") + `)`,
 		startAll:    fmt.Sprintf(start, `NOT (`+d.amongIDs("c.id", "$3")+`)`),
 		startSome:   fmt.Sprintf(start, d.amongIDs("c.id", "$3")),
 		expireSome: `UPDATE sessions SET expires_at = CASE WHEN opened_at > $2 THEN opened_at ELSE $2 END + expiry * 1000 WHERE id IN (
 			SELECT id FROM sessions WHERE node = $1 AND expires_at IS NULL AND expiry <> $3 ORDER BY id LIMIT $4` + d.lock + `)
 			AND node = $1 AND expires_at IS NULL AND expiry <> $3`,
-		expireStrays: `UPDATE sessions SET expires_at = $1 + expiry * 1000 WHERE id IN (
-			SELECT s.id FROM sessions s WHERE s.node IS NOT NULL AND s.expires_at IS NULL AND s.expiry <> $2
-			AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = s.node) ORDER BY s.id LIMIT $3` + d.lock + `)
-			AND expires_at IS NULL`,
+		expireStrays: `UPDATE sessions SET expires_at = $1 + expiry * 1000 WHERE id IN (` + strays + `) AND expires_at IS NULL`,
 		reviveSome: `UPDATE sessions SET expires_at = NULL WHERE id IN (
 			SELECT id FROM sessions WHERE node = $1 AND expires_at >= 0 ORDER BY id LIMIT $2` + d.lock + `) AND node = $1`,
 		selectExpired: `SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2` + skip,

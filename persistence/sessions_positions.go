@@ -35,7 +35,7 @@ func (s *Store) Behind(
 			return err
 		}
 		covered := coverageOf(subs)
-		text, args := s.text.sessions.behind, []any{int64(id), user, after[:], int64(limit)}
+		text, args := s.text.sessions.behind, []any{int64(id), user, after[:]}
 		switch {
 		case covered.all:
 		case len(covered.only) == 0:
@@ -43,7 +43,7 @@ func (s *Store) Behind(
 		default:
 			text, args = s.text.sessions.behindOf, append(args, s.d.ids(covered.only))
 		}
-		list, err = scanStretches(ctx, q, limit, text, args...)
+		list, err = scanStretches(ctx, q, limit, text, append(args, int64(limit))...)
 		return err
 	})
 	return list, err
@@ -59,11 +59,11 @@ func scanStretches(ctx context.Context, q runner, limit int, text string, args .
 	var list []domain.Stretch
 	for rows.Next() {
 		var c uuid
-		var from, to int64
-		if err := rows.Scan(&c, &from, &to); err != nil {
+		var from, to, seen int64
+		if err := rows.Scan(&c, &from, &to, &seen); err != nil {
 			return nil, err
 		}
-		next := domain.Stretch{Conversation: domain.ConversationID(c), From: domain.Seq(from), To: domain.Seq(to)}
+		next := domain.Stretch{Conversation: domain.ConversationID(c), From: domain.Seq(max(from, seen+1)), To: domain.Seq(to)}
 		if len(list) >= limit && next.Conversation != list[len(list)-1].Conversation {
 			break
 		}

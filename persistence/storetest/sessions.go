@@ -825,7 +825,7 @@ func deletedUsersHaveNoSessions(t *testing.T, b Backend) {
 			}
 		})
 		wg.Wait()
-		for _, id := range append(opened, before) {
+		for _, id := range slices.Concat(opened, []domain.SessionID{before}) {
 			if id != 0 && exists(t, w.Store, id) {
 				t.Errorf("session %d of user %d is there", id, i)
 			}

@@ -24,8 +24,9 @@ const (
 type progress struct {
 	// flight holds what was sent and may be unacknowledged, in order; the first one is.
 	flight []flown
-	// position is the last event before which, and with which, all have arrived; saved is the one that the store knows.
-	position, saved domain.Seq
+	// position is the last event before which, and with which, all have arrived; saved is the one that the store knows,
+	// offered the one that a flush tries to tell it.
+	position, offered, saved domain.Seq
 }
 
 type flown struct {
@@ -71,27 +72,43 @@ func (s *Session) arrived(c domain.ConversationID, seq domain.Seq) {
 	if p.flight = p.flight[n:]; len(p.flight) == 0 {
 		p.flight = nil
 	}
+	s.toSave()
+}
+
+// toSave has the session's progress written by the next flush. The caller holds mu.
+func (s *Session) toSave() {
 	if !s.unsaved {
 		s.unsaved = true
 		s.g.flusher.add(s)
 	}
 }
 
-// collect gives what the store does not know yet of how far the session has come, and forgets conversations in which
-// nothing is on its way.
+// collect gives what the store does not know yet of how far the session has come. It counts as known only when it is
+// written: another flush that comes meanwhile, at the end of the session, must not take it for granted.
 func (s *Session) collect(b *flush) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unsaved = false
+	b.sessions = append(b.sessions, s)
 	for id, p := range s.progress {
-		if p.position > p.saved {
-			if s.stored.ID != 0 && !s.superseded {
-				b.positions = append(b.positions, domain.Position{Session: s.stored.ID, Conversation: id, Seq: p.position})
-			}
-			b.marks = append(b.marks, domain.Mark{Conversation: id, User: s.principal.User, Seq: p.position})
-			p.saved = p.position
+		if p.position <= p.saved {
+			continue
 		}
-		if len(p.flight) == 0 {
+		if s.stored.ID != 0 && !s.superseded {
+			b.positions = append(b.positions, domain.Position{Session: s.stored.ID, Conversation: id, Seq: p.position})
+		}
+		b.marks = append(b.marks, domain.Mark{Conversation: id, User: s.principal.User, Seq: p.position})
+		p.offered = p.position
+	}
+}
+
+// written notes that what was collected is in the store, and forgets conversations in which nothing is on its way.
+func (s *Session) written() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, p := range s.progress {
+		p.saved = max(p.saved, p.offered)
+		if len(p.flight) == 0 && p.saved == p.position {
 			delete(s.progress, id)
 		}
 	}
@@ -100,10 +117,11 @@ func (s *Session) collect(b *flush) {
 	}
 }
 
-// flush is what is written at once.
+// flush is what is written at once, of some sessions.
 type flush struct {
 	positions []domain.Position
 	marks     []domain.Mark
+	sessions  []*Session
 }
 
 func (b *flush) empty() bool { return len(b.positions) == 0 && len(b.marks) == 0 }
@@ -142,18 +160,24 @@ func (b *flush) tidy() {
 
 // save writes a flush, again and again until the store takes it or ctx ends.
 func (g *Gateway) save(ctx context.Context, b *flush) error {
-	if g.sessions == nil || b.empty() {
+	if g.sessions == nil {
 		return nil
 	}
-	b.tidy()
-	begin := g.now()
-	err := g.sessions.SavePositions(ctx, b.positions, b.marks)
-	g.metrics.flushSeconds.Observe(g.now().Sub(begin).Seconds())
-	if err == nil {
+	if !b.empty() {
+		b.tidy()
+		begin := g.now()
+		err := g.sessions.SavePositions(ctx, b.positions, b.marks)
+		g.metrics.flushSeconds.Observe(g.now().Sub(begin).Seconds())
+		if err != nil {
+			return err
+		}
 		g.metrics.flushedPositions.Add(float64(len(b.positions)))
 		g.delivered(b.marks)
 	}
-	return err
+	for _, s := range b.sessions {
+		s.written()
+	}
+	return nil
 }
 
 // keepSessions writes positions and marks about once a second, and tells the store that this gateway lives, until the
@@ -161,7 +185,6 @@ func (g *Gateway) save(ctx context.Context, b *flush) error {
 func (g *Gateway) keepSessions() {
 	tick := time.NewTicker(flushPeriod)
 	defer tick.Stop()
-	var left flush
 	var beaten time.Time
 	for {
 		select {
@@ -169,13 +192,18 @@ func (g *Gateway) keepSessions() {
 			return
 		case <-tick.C:
 		}
+		var b flush
 		for _, s := range g.flusher.take() {
-			s.collect(&left)
+			s.collect(&b)
 		}
 		ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
-		err := g.save(ctx, &left)
-		if err == nil {
-			left = flush{}
+		err := g.save(ctx, &b)
+		if err != nil {
+			for _, s := range b.sessions {
+				s.mu.Lock()
+				s.toSave()
+				s.mu.Unlock()
+			}
 		}
 		if now := g.now(); err == nil && now.Sub(beaten) >= beatPeriod {
 			if err = g.sessions.Beat(ctx, g.node, domain.Millis(now)); err == nil {
@@ -202,14 +230,20 @@ func (g *Gateway) opening() int64 {
 	}
 }
 
-// goOn lets a session go on from where its device's earlier connection, if any, has come to.
+// goOn lets a session go on from where its device's earlier connection, if any, has come to. Connections of a device go
+// on one after the other, in the order in which they displaced one another, so that the store and the hub agree on which
+// one is the last.
 func (g *Gateway) goOn(ctx context.Context, s *Session, displaced []*Session) (present bool, err error) {
+	defer s.begun()
 	if g.sessions == nil || !s.principal.IsUser() {
 		return false, nil
 	}
 	for _, old := range displaced {
 		if old.principal.Device != s.principal.Device {
 			continue
+		}
+		if err := old.awaitBegun(ctx); err != nil {
+			return false, err
 		}
 		if err := g.supersede(ctx, old); err != nil {
 			return false, err
@@ -219,6 +253,30 @@ func (g *Gateway) goOn(ctx context.Context, s *Session, displaced []*Session) (p
 		return false, err
 	}
 	return g.resume(ctx, s)
+}
+
+// begun tells connections that have displaced the session that it has gone on, or has failed to.
+func (s *Session) begun() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.beginning)
+	s.beginning = nil
+}
+
+// awaitBegun waits until the session has gone on, or has failed to.
+func (s *Session) awaitBegun(ctx context.Context) error {
+	s.mu.Lock()
+	beginning := s.beginning
+	s.mu.Unlock()
+	if beginning == nil {
+		return nil
+	}
+	select {
+	case <-beginning:
+		return nil
+	case <-ctx.Done():
+		return domain.Because(domain.Unavailable, ctx.Err(), "an earlier login of the device is still under way")
+	}
 }
 
 // resume gives the session what the store keeps of its device, or begins to keep it. The device's earlier connection
@@ -258,13 +316,23 @@ func (g *Gateway) backlog(s *Session) {
 	var after domain.ConversationID
 	for more := true; more; {
 		var page []domain.Stretch
-		g.insist(func(ctx context.Context) (err error) {
-			if s.isGone() {
-				return nil
+		var err error
+		g.insist(func(ctx context.Context) error {
+			if err = nil; !s.isGone() {
+				page, err = g.sessions.Behind(ctx, s.stored.ID, after, backlogPage)
 			}
-			page, err = g.sessions.Behind(ctx, s.stored.ID, after, backlogPage)
 			return err
 		})
+		if err != nil {
+			// Without knowing what it missed it must not go on with what is new: acknowledging that would skip the rest.
+			if g.running.Err() == nil {
+				g.logger.Error("what a session missed cannot be read", slog.Any("error", err))
+			}
+			s.sink.Close(domain.Farewell{Reason: 0x80, Text: string(domain.Internal)})
+		}
+		if err != nil || g.running.Err() != nil {
+			return
+		}
 		if more = len(page) >= backlogPage; len(page) > 0 {
 			after = page[len(page)-1].Conversation
 		}
@@ -377,26 +445,39 @@ func (s *Session) Expire(after uint32) {
 	s.keep = after
 }
 
-// part writes the last of what the session acknowledged, and that it is disconnected. A login of the same device waits
-// for that: see [hub.parting].
-func (g *Gateway) part(s *Session) {
-	var last flush
-	s.collect(&last)
-	s.mu.Lock()
-	id, keep, since := s.stored.ID, s.keep, s.opened
-	s.mu.Unlock()
+// part writes the last of what the session acknowledged, and that it is disconnected, and calls end when that is done: a
+// login of the same device waits for it. When the store is away it goes on in the background until it is back.
+func (g *Gateway) part(s *Session, end func()) {
 	now := domain.Millis(g.now())
 	// The gateway may be closing: this is still to be done.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(g.running), g.commitTimeout)
 	defer cancel()
-	err := g.save(ctx, &last)
-	if err == nil && id != 0 {
-		err = g.sessions.CloseSession(ctx, id, g.node, since, now, keep)
+	err := g.writeOff(ctx, s, now)
+	if domain.CodeOf(err) == domain.Unavailable && g.running.Err() == nil {
+		g.background.Go(func() {
+			g.insist(func(ctx context.Context) error { return g.writeOff(ctx, s, now) })
+			end()
+		})
+		return
 	}
 	if err != nil {
 		// The acknowledgements since the last flush will be asked for again; the session ends by the node's last beat.
 		g.logger.Warn("a session's end is not written", slog.Any("error", err))
 	}
+	end()
+}
+
+func (g *Gateway) writeOff(ctx context.Context, s *Session, ended int64) error {
+	var last flush
+	s.collect(&last)
+	s.mu.Lock()
+	id, keep, since := s.stored.ID, s.keep, s.opened
+	s.mu.Unlock()
+	err := g.save(ctx, &last)
+	if err == nil && id != 0 {
+		err = g.sessions.CloseSession(ctx, id, g.node, since, ended, keep)
+	}
+	return err
 }
 
 // supersede ends what the session does at the store: a newer connection of its device goes on from what it acknowledged

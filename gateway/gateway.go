@@ -208,7 +208,7 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 		return nil, domain.Welcome{}, err
 	}
 	p.Device = hello.Device
-	s := &Session{g: g, principal: p, hello: hello, sink: sink}
+	s := &Session{g: g, principal: p, hello: hello, sink: sink, beginning: make(chan struct{})}
 	displaced, err := g.hub.enter(s)
 	if err != nil {
 		return nil, domain.Welcome{}, err

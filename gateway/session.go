@@ -51,6 +51,8 @@ type Session struct {
 	keep       uint32
 	resuming   bool
 	superseded bool
+	// beginning is closed when the session has gone on from where its device's earlier connection had come to; nil then.
+	beginning chan struct{}
 	// farewell ends the session once last has been sent.
 	last     *domain.Publication
 	farewell domain.Farewell
@@ -412,8 +414,7 @@ func (s *Session) Leave(graceful bool) {
 	}
 	end := s.g.partings.begin(device{s.principal.User, s.principal.Device})
 	s.g.hub.leave(s)
-	s.g.part(s)
-	end()
+	s.g.part(s, end)
 }
 
 // end takes a session that must go out at once, tells it why in its inbox, and closes it when it has heard, or soon.

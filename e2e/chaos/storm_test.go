@@ -38,6 +38,8 @@ type storm struct {
 	web  http.Client
 
 	service string
+	// outage is when the store was gone for the last time.
+	outage chaos.Period
 	// anchors take part in every conversation, all the time.
 	anchors, others []person
 
@@ -423,12 +425,13 @@ func (s *storm) weather(ctx context.Context, proxies []*chaos.Proxy) {
 			}
 			pause(ctx, millis(r, 0, 1500))
 			if r.IntN(4) == 0 {
+				s.outage = chaos.Period{From: begin, To: time.Now()}
 				s.restart(ctx, "kill -9 of the gateway without Postgres", s.proc.Kill9)
 			}
 			if err := s.pg.Restart(context.WithoutCancel(ctx)); err != nil {
 				s.t.Error(err)
 			}
-			s.unsure(begin.Add(-flushed), time.Now().Add(flushed))
+			s.outage = chaos.Period{From: begin, To: time.Now()}
 			s.note("Postgres is back")
 		case 5:
 			s.fault("all phones lose their network")
@@ -454,6 +457,9 @@ func (s *storm) restart(ctx context.Context, what string, end func() error) {
 	}
 	if strings.HasPrefix(what, "kill") {
 		begin = begin.Add(-flushed)
+		if s.outage.To.After(begin) { // nothing was flushed meanwhile either
+			begin = s.outage.From.Add(-flushed)
+		}
 	}
 	ctx = context.WithoutCancel(ctx)
 	for deadline := time.Now().Add(2 * patience); ; {

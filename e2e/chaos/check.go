@@ -300,7 +300,7 @@ func (c *checker) live(d *Device) {
 			continue
 		}
 		for id, s := range sequences {
-			if _, any := first[id]; any && s.received < len(s.seqs) {
+			if _, given := first[id]; given && s.received < len(s.seqs) {
 				c.report(Lost, "%s, connection %d: event %d of %s and what followed", d.Name, n+1, s.seqs[s.received], id)
 			}
 		}
@@ -314,8 +314,8 @@ func (c *checker) begun(d *Device, n int, conn *Connection, sequences map[string
 	}
 	for i := range c.h.Publishes {
 		p := &c.h.Publishes[i]
-		at, any := first[p.Conversation]
-		if !any || p.Seq == 0 || p.Outcome != Accepted || !p.Begun.After(conn.Subscribed) {
+		at, given := first[p.Conversation]
+		if !given || p.Seq == 0 || p.Outcome != Accepted || !p.Begun.After(conn.Subscribed) {
 			continue
 		}
 		s := sequences[p.Conversation]

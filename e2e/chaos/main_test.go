@@ -25,13 +25,13 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}
-	os.Exit(code)
+	os.Exit(code) //nolint:forbidigo // this is a main
 }
 
 func binary(t *testing.T) string {
 	t.Helper()
 	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "parley-chaos-"); built.err == nil {
+		if built.dir, built.err = os.MkdirTemp("", "parley-chaos-"); built.err == nil { //nolint:usetesting // it outlives this test
 			built.binary, built.err = chaos.Build(context.Background(), built.dir)
 		}
 	})

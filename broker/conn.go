@@ -72,9 +72,9 @@ type Conn struct {
 	// drained, if not nil, is closed when control has been taken; over when nothing is written any more.
 	drained, over chan struct{}
 
-	// greeted: the CONNACK is on its way. woken: the source may have something. stalled: it may have something that
+	// greeted: the CONNACK is on its way, greeting: it is not written yet. woken: the source may have something. stalled: it may have something that
 	// the window did not allow.
-	greeted, woken, stalled bool
+	greeted, greeting, woken, stalled bool
 	// running: the pump runs. pulling: it is in Source.Next. flushing: another goroutine writes control meanwhile.
 	running, pulling, flushing bool
 	// released: mochi is done with the connection. leaving: nothing new is sent. parted: the last packet is on its way,

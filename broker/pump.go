@@ -90,7 +90,7 @@ func (c *Conn) tellOver() {
 // step does one turn of the pump. It is false when the pump has nothing more to do.
 func (c *Conn) step(s *scratch) bool {
 	c.mu.Lock()
-	pull := c.mayPull()
+	pull := c.mayPull() && !c.greeting // nothing comes before the CONNACK
 	switch {
 	case c.silent, !pull && len(c.control) == 0 && !c.leaving:
 		c.rest()
@@ -256,6 +256,7 @@ func (c *Conn) write(buf []byte) ([]byte, error) {
 // take moves the waiting control packets to the end of buf. The caller holds mu.
 func (c *Conn) take(buf []byte) []byte {
 	buf = append(buf, c.control...)
+	c.greeting = false
 	if cap(c.control) > 256 {
 		c.control = nil
 	}

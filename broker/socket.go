@@ -75,6 +75,7 @@ func (s *socket) Write(p []byte) (int, error) {
 	switch kind {
 	case packets.Connack:
 		c.greeted = accepted(p)
+		c.greeting = c.greeted
 		c.kick()
 	case packets.Disconnect:
 		c.parted = true

@@ -238,6 +238,9 @@ func (g *Gateway) goOn(ctx context.Context, s *Session, displaced []*Session) (p
 	if g.sessions == nil || !s.principal.IsUser() {
 		return false, nil
 	}
+	// Also for a client that goes away meanwhile: the next login of the device counts on what is to be done here.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*g.commitTimeout)
+	defer cancel()
 	for _, old := range displaced {
 		if old.principal.Device != s.principal.Device {
 			continue
@@ -488,7 +491,14 @@ func (g *Gateway) supersede(ctx context.Context, old *Session) error {
 	old.mu.Lock()
 	old.superseded = true
 	old.mu.Unlock()
-	return g.save(ctx, &last)
+	err := g.save(ctx, &last)
+	if err != nil {
+		// The newer connection is refused. What the older one acknowledged is still to be written, at its end.
+		old.mu.Lock()
+		old.superseded = false
+		old.mu.Unlock()
+	}
+	return err
 }
 
 // flusher gathers the sessions that have something to write.

@@ -24,22 +24,31 @@ const (
 )
 
 const (
-	typeConnect     = 1
-	typeSubscribe   = 8
-	typePingreq     = 12
-	propExpiry      = 0x11
-	propReceiveMax  = 0x21
-	propReason      = 0x1f
-	propUser        = 0x26
-	sessionsForever = 0xFFFFFFFF
+	typeConnect    = 1
+	typeSubscribe  = 8
+	typePingreq    = 12
+	propExpiry     = 0x11
+	propReceiveMax = 0x21
+	propReason     = 0x1f
+	propUser       = 0x26
+	propLargest    = 0x27
 )
+
+// Forever is the Session Expiry Interval of a session that does not expire.
+const Forever = 0xFFFFFFFF
 
 // Login says how a client connects.
 type Login struct {
 	Version                byte // 4 or 5
 	User, Password, Device string
-	Durable                bool
-	Window                 uint16 // MQTT 5; 0: any number
+	// Clean is Clean Session or Clean Start.
+	Clean bool
+	// MQTT 5: how long the session outlives the connection, in seconds; how many deliveries may be unacknowledged and how
+	// large a packet may be, 0: as the server likes; and user properties.
+	Expiry     uint32
+	Window     uint16
+	Largest    uint32
+	Properties map[string]string
 }
 
 // Client is an MQTT client that leaves every decision to its caller: when to read, what to acknowledge and when. One
@@ -66,6 +75,9 @@ type Packet struct {
 	User map[string]string
 }
 
+// ErrNoConnack says that the first packet of the gateway was something else.
+var ErrNoConnack = errors.New("no CONNACK came")
+
 // RefusedError is a CONNACK that refuses.
 type RefusedError struct{ Reason byte }
 
@@ -87,7 +99,7 @@ func Dial(ctx context.Context, address string, l Login) (*Client, error) {
 	switch {
 	case err != nil:
 	case p.Kind != KindConnack:
-		err = fmt.Errorf("a packet of type %d came instead of CONNACK", p.Kind)
+		err = fmt.Errorf("%w, but a packet of type %d", ErrNoConnack, p.Kind)
 	case p.Reason != 0:
 		err = &RefusedError{p.Reason}
 	}
@@ -109,17 +121,23 @@ func frame(first byte, body []byte) []byte {
 
 func connectPacket(l *Login) []byte {
 	flags := byte(0xc0)
-	if !l.Durable {
+	if l.Clean {
 		flags |= 2
 	}
 	b := append(text(nil, "MQTT"), l.Version, flags, 0, 60)
 	if l.Version == 5 {
 		var props []byte
-		if l.Durable {
-			props = binary.BigEndian.AppendUint32(append(props, propExpiry), sessionsForever)
+		if l.Expiry > 0 {
+			props = binary.BigEndian.AppendUint32(append(props, propExpiry), l.Expiry)
 		}
 		if l.Window > 0 {
 			props = binary.BigEndian.AppendUint16(append(props, propReceiveMax), l.Window)
+		}
+		if l.Largest > 0 {
+			props = binary.BigEndian.AppendUint32(append(props, propLargest), l.Largest)
+		}
+		for name, value := range l.Properties {
+			props = text(text(append(props, propUser), name), value)
 		}
 		b = append(binary.AppendUvarint(b, uint64(len(props))), props...)
 	}
@@ -161,9 +179,16 @@ func (c *Client) Ack(ids ...uint16) error {
 func (c *Client) Ping() error { return c.write([]byte{typePingreq << 4, 0}) }
 
 // Leave takes leave, and returns when the gateway has closed the connection: then it has handled all that was written.
-func (c *Client) Leave() error {
+func (c *Client) Leave() error { return c.leave([]byte{KindDisconnect << 4, 0}) }
+
+// LeaveFor is Leave with another Session Expiry Interval, in seconds (MQTT 5).
+func (c *Client) LeaveFor(expiry uint32) error {
+	return c.leave(frame(KindDisconnect<<4, binary.BigEndian.AppendUint32([]byte{0, 5, propExpiry}, expiry)))
+}
+
+func (c *Client) leave(packet []byte) error {
 	defer c.Cut()
-	if err := c.write([]byte{KindDisconnect << 4, 0}); err != nil {
+	if err := c.write(packet); err != nil {
 		return err
 	}
 	_ = c.conn.SetReadDeadline(time.Now().Add(30 * time.Second))

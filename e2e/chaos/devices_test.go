@@ -101,7 +101,7 @@ func (d *durableDevice) record() chaos.Device {
 func (d *durableDevice) open(ctx context.Context, version byte) *link {
 	l := &link{d: d, done: make(chan struct{}), r: d.s.random(d.Name, len(d.links)), hold: 1 + d.r.IntN(8), shuffle: d.r.IntN(3) == 0}
 	login := chaos.Login{
-		Version: version, User: d.who.name, Password: d.who.password, Device: d.Name, Durable: true,
+		Version: version, User: d.who.name, Password: d.who.password, Device: d.Name, Expiry: chaos.Forever,
 		Window: []uint16{0, 1, 2, 5, 20}[d.r.IntN(5)],
 	}
 	if d.r.IntN(10) == 0 {

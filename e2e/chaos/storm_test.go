@@ -277,7 +277,7 @@ func (s *storm) publisher(ctx, last context.Context, n int) {
 		for open := true; open && last.Err() == nil; {
 			if client == nil {
 				client = s.dial(last, s.proc.Addr("mqtt"), chaos.Login{
-					Version: version, User: who.name, Password: who.password, Device: fmt.Sprint("publisher-", n),
+					Version: version, User: who.name, Password: who.password, Device: fmt.Sprint("publisher-", n), Clean: true,
 				})
 				continue
 			}
@@ -312,6 +312,9 @@ func (s *storm) dial(ctx context.Context, address string, l chaos.Login) *chaos.
 		client, err := chaos.Dial(ctx, address, l)
 		if err == nil {
 			return client
+		}
+		if errors.Is(err, chaos.ErrNoConnack) {
+			s.t.Errorf("%s: %v", l.Device, err)
 		}
 		var refused *chaos.RefusedError
 		if errors.As(err, &refused) && refused.Reason != 0x88 && refused.Reason != 3 && refused.Reason != 0x8b {
@@ -388,7 +391,7 @@ func (s *storm) leavers(ctx context.Context) {
 	r := s.random("leavers", 0)
 	for pause(ctx, millis(r, 100, 600)) {
 		p := s.others[r.IntN(len(s.others))]
-		client := s.dial(ctx, s.proc.Addr("mqtt"), chaos.Login{Version: 5, User: p.name, Password: p.password, Device: "leaver"})
+		client := s.dial(ctx, s.proc.Addr("mqtt"), chaos.Login{Version: 5, User: p.name, Password: p.password, Device: "leaver", Clean: true})
 		if client == nil {
 			continue
 		}

@@ -295,20 +295,31 @@ type endpoint struct {
 	server   *http.Server
 }
 
+// httpFarewell is how long HTTP requests may take to end when the gateway stops; MQTT clients wait behind them.
+const httpFarewell = 2 * time.Second
+
 func (a *App) listen(ctx context.Context, name, address string, handler http.Handler) (*endpoint, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("%s.address: %w", name, err)
 	}
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	e := &endpoint{listener: listener, server: &http.Server{
 		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
 		WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
+		ErrorLog:    slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return running },
 	}}
 	a.lifecycle.onStop(name, func(ctx context.Context) error {
-		err := e.server.Shutdown(ctx)
+		// Commands were answered before. What still waits, a queue of logins for instance, need not hold up the rest.
+		cancel()
+		ctx, done := context.WithTimeout(ctx, httpFarewell)
+		defer done()
+		if e.server.Shutdown(ctx) != nil {
+			_ = e.server.Close() // who is slow to ask, or to take the answer
+		}
 		_ = e.listener.Close() // the server does not know it before it serves
-		return err
+		return nil
 	})
 	return e, nil
 }

@@ -2,11 +2,15 @@ package e2e_test
 
 import (
 	"context"
+	"io"
 	"net"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/parley-im/parley/configs"
 )
 
 func TestSIGTERMUnderLoadEndsInOrder(t *testing.T) {
@@ -114,6 +118,50 @@ func TestUnfinishedLoginDoesNotHoldUpTheEnd(t *testing.T) {
 		}
 		if took := time.Since(began); took > 9*time.Second {
 			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+func TestWaitingHTTPRequestsDoNotHoldUpTheEnd(t *testing.T) {
+	// A storm of logins, or one client that sends its body a byte a minute, must not keep MQTT clients from hearing that
+	// the gateway stops, nor the process from ending in time.
+	onBothStores(t, func(t *testing.T, s store) {
+		g := start(t, s.empty(t), func(c *configs.Config) {
+			c.Login.Argon2Memory, c.Login.Argon2Iterations, c.Login.ParallelVerifications = 64<<10, 6, 1
+		})
+		w := newWorld(t, g)
+		d := w.connect(t, w.user(t, "alice"), 5)
+		ctx, cancel := context.WithCancel(t.Context())
+		var logins sync.WaitGroup
+		defer logins.Wait()
+		defer cancel()
+		const n = 100
+		for range n {
+			logins.Go(func() {
+				_, _ = w.api("").do(ctx, "POST", "/v1/login", map[string]any{"username": "a@b.c", "password": "x"})
+			})
+		}
+		eventually(t, "logins wait", func() error {
+			if g.metric(t, "parley_login_waiting") < n/2 {
+				return errNotYet
+			}
+			return nil
+		})
+		slow, err := net.Dial("tcp", g.addrs.HTTP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = slow.Close() }()
+		if _, err := io.WriteString(slow, "POST /v1/login HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"); err != nil {
+			t.Fatal(err)
+		}
+		stopped := make(chan error, 1)
+		go func() { stopped <- g.stop() }()
+		if f := d.over(t); f.reason != 0x8b {
+			t.Errorf("DISCONNECT 0x%02x %q, want 0x8B", f.reason, f.text)
+		}
+		if err := <-stopped; err != nil {
+			t.Errorf("stopping: %v", err)
 		}
 	})
 }

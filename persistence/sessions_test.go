@@ -148,6 +148,30 @@ func TestEndedSessionsLeaveNoPositions(t *testing.T) {
 	})
 }
 
+func TestPositionsOfWhatIsNotCoveredAreDropped(t *testing.T) {
+	// Users subscribe to single conversations for as long as they look at them.
+	everywhere(t, func(t *testing.T, url string) {
+		const conversations = 50
+		s := open(t, url)
+		seed(t, url, 2, conversations)
+		one := []domain.Subscription{{Filter: "conversations/" + seededConversation(3).String() + "/events"}}
+		for _, c := range []struct {
+			subs []domain.Subscription
+			left int
+		}{{one, 1}, {[]domain.Subscription{{Filter: "conversations/+/signals"}}, 0}} {
+			if err := s.SaveSubscriptions(t.Context(), 1, c.subs, nil, false); err != nil {
+				t.Fatal(err)
+			}
+			if n := count(t, url, "SELECT count(*) FROM cursors WHERE session_id = 1"); n != c.left {
+				t.Errorf("%v: %d positions are left", c.subs, n)
+			}
+		}
+		if n := count(t, url, "SELECT count(*) FROM cursors WHERE session_id = 2"); n != conversations {
+			t.Errorf("another session has %d positions", n)
+		}
+	})
+}
+
 func TestSavedPositionsSurviveAKilledServer(t *testing.T) {
 	// What was saved must not be delivered again, or a device would get everything twice each time that the database fails.
 	server := pgtest.New(t)

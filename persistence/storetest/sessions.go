@@ -758,12 +758,27 @@ func deadNodesUnnoticed(t *testing.T, b Backend) {
 	phone, tablet, car := device("phone", 61), device("tablet", 62), device("car", domain.NeverExpires)
 	fresh(t, s, phone)
 	kept, parked := fresh(t, s, tablet), fresh(t, s, car)
-	for _, o := range []*domain.SessionOpening{&phone, &tablet, &car} {
+	// A node that opens a session lives, whatever became of its beats.
+	watch, clock := device("watch", 20), device("clock", 20)
+	watch.Now, clock.Now = start+50_000, start+50_000
+	worn, wall := fresh(t, s, watch), fresh(t, s, clock)
+	for _, o := range []*domain.SessionOpening{&phone, &tablet, &car, &watch} {
 		o.Node, o.Now = "b", start+minute+1001
 	}
 	fresh(t, s, phone)
 	present(t, s, tablet, kept, []domain.Subscription{}...)
 	present(t, s, car, parked, []domain.Subscription{}...)
+	present(t, s, watch, worn, []domain.Subscription{}...)
+
+	must(t, s.Beat(t.Context(), "b", start+minute+1002))
+	must(t, s.Cleanup(t.Context(), clock.Now+20_000-1))
+	if !exists(t, s, wall) {
+		t.Error("the session expired by a beat before it was opened")
+	}
+	must(t, s.Cleanup(t.Context(), clock.Now+20_000))
+	if exists(t, s, wall) {
+		t.Error("the session has not expired")
+	}
 }
 
 func cleanupOfSessions(t *testing.T, b Backend) {

@@ -129,6 +129,7 @@ func Run(t *testing.T, b Backend) {
 		{"DeletedUsersHaveNoSessions", deletedUsersHaveNoSessions},
 		{"SessionsSurviveARestart", sessionsSurviveARestart},
 		{"SessionsBearEverythingAtOnce", sessionsUnderLoad},
+		{"SessionsMatchTheModel", sessionsMatchTheModel},
 		{"ReopenedStoreGoesOn", reopenedStoreGoesOn},
 		{"AcknowledgedEventsSurviveKill9", acknowledgedEventsSurviveKill9},
 		{"MatchesTheModel", matchesTheModel},

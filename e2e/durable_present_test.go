@@ -102,7 +102,9 @@ func TestSessionExpiresToTheSecond(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, %d s", how, seconds), func(t *testing.T) {
 					t.Parallel()
 					device := fmt.Sprint(how, seconds)
-					open := func(expiry uint32) *phone { return w.phone(t, u, chaos.Login{Version: 5, Device: device, Expiry: expiry}) }
+					open := func(expiry uint32) *phone {
+						return w.phone(t, u, chaos.Login{Version: 5, Device: device, Expiry: expiry})
+					}
 					life := time.Duration(seconds) * time.Second
 					asked := seconds
 					if how == "leave with that expiry" {

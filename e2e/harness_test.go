@@ -81,6 +81,8 @@ func testConfig(storeURL string) configs.Config {
 	cfg.MQTT.TCP, cfg.MQTT.WS, cfg.HTTP.Address, cfg.Metrics.Address = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Admin.Key = adminKey
 	cfg.Login.Argon2Memory, cfg.Login.Argon2Iterations = 64, 1
+	// What must end in how much time is for the tests of shutting down to say; the others may run on a busy machine.
+	cfg.Shutdown.Timeout = patience - 5*time.Second
 	return cfg
 }
 

@@ -128,6 +128,9 @@ func (w *World) Rewrite(id domain.ConversationID, message domain.Seq, text strin
 			if h.Message == nil {
 				return domain.Decision{}, domain.Errorf(domain.MessageNotFound, "no message %d", message)
 			}
+			if h.Message.Message.Removed {
+				return domain.Decision{}, domain.Errorf(domain.MessageRemoved, "message %d was removed", message)
+			}
 			old := *h.Message
 			m := *old.Message
 			old.Message = &m

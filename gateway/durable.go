@@ -79,7 +79,7 @@ func (s *Session) arrived(c domain.ConversationID, seq domain.Seq) {
 func (s *Session) toSave() {
 	if !s.unsaved {
 		s.unsaved = true
-		s.g.flusher.add(s)
+		s.g.flusher.add(s, s.gone)
 	}
 }
 
@@ -253,6 +253,13 @@ func (g *Gateway) goOn(ctx context.Context, s *Session, displaced []*Session) (p
 		}
 	}
 	if err := g.partings.wait(ctx, device{s.principal.User, s.principal.Device}); err != nil {
+		return false, err
+	}
+	var last flush
+	for _, old := range g.flusher.lateOf(device{s.principal.User, s.principal.Device}) {
+		old.collect(&last)
+	}
+	if err := g.save(ctx, &last); err != nil {
 		return false, err
 	}
 	return g.resume(ctx, s)
@@ -505,20 +512,37 @@ func (g *Gateway) supersede(ctx context.Context, old *Session) error {
 type flusher struct {
 	mu       sync.Mutex
 	sessions []*Session
+	// late are those of them that had ended: the last write to a socket is known to have succeeded only after the peer
+	// has gone.
+	late map[device][]*Session
 }
 
-func (f *flusher) add(s *Session) {
+func (f *flusher) add(s *Session, gone bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sessions = append(f.sessions, s)
+	if gone {
+		if f.late == nil {
+			f.late = make(map[device][]*Session)
+		}
+		d := device{s.principal.User, s.principal.Device}
+		f.late[d] = append(f.late[d], s)
+	}
 }
 
 func (f *flusher) take() []*Session {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	sessions := f.sessions
-	f.sessions = nil
+	f.sessions, f.late = nil, nil
 	return sessions
+}
+
+// lateOf gives the ended sessions of a device that still have something to write.
+func (f *flusher) lateOf(d device) []*Session {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.late[d]
 }
 
 // device is what a durable session belongs to.

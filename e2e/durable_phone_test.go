@@ -153,3 +153,10 @@ func (w *world) sayVia(tb testing.TB, a api, conversation string, n int) int64 {
 
 // others gives the other version of MQTT.
 func otherVersion(v byte) byte { return 9 - v }
+
+func mustDecode(tb testing.TB, b []byte, v any) {
+	tb.Helper()
+	if err := json.Unmarshal(b, v); err != nil {
+		tb.Fatalf("%v in %s", err, b)
+	}
+}

@@ -5,8 +5,9 @@ GOLANGCI_LINT_VERSION := v2.15.0
 GOFUMPT_VERSION       := v0.12.0
 GOVULNCHECK_VERSION   := v1.8.0
 
-# What the targets may be told: make fuzz FUZZTIME=5m, make bench BENCH='Commit|Decode'.
+# What the targets may be told: make fuzz FUZZTIME=5m, make bench BENCH='Commit|Decode', make chaos CHAOS=1h.
 FUZZTIME ?= 30s
+CHAOS    ?= 10m
 BENCH    ?= .
 BENCHTIME ?= 1s
 TIMEOUT  ?= 10m
@@ -23,7 +24,7 @@ GOFUMPT       := $(BIN)/.gofumpt-$(GOFUMPT_VERSION)
 GOVULNCHECK   := $(BIN)/.govulncheck-$(GOVULNCHECK_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test quick lint fmt vuln bench fuzz cover tools postgres promtool cc clean
+.PHONY: help demo build test quick chaos lint fmt vuln bench fuzz cover tools postgres promtool cc clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,10 @@ test: postgres promtool cc lint ## everything that must pass before a merge: lin
 
 quick: ## the tests alone, without race detector and lint
 	go test -timeout $(TIMEOUT) $(PKG)
+
+chaos: postgres cc ## random failures for CHAOS (10m) on both stores at once, then the large backlogs; CHAOS_SEED repeats a run
+	CHAOS=$(CHAOS) CGO_ENABLED=1 go test -race -count=1 -timeout 0 -v -run Storm ./e2e/chaos
+	CHAOS=$(CHAOS) CGO_ENABLED=1 go test -race -count=1 -timeout 0 -v -run CatchUpOfAnyBacklog ./e2e
 
 lint: tools ## linters, formatting, module hygiene, known vulnerabilities
 	$(BIN)/golangci-lint run ./...

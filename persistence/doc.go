@@ -15,6 +15,8 @@
 //     changes by their key.
 //   - No statement that could do harm twice runs outside of an explicit transaction or a connection of its own: the
 //     Postgres driver may run a pooled statement a second time when a connection ends at the wrong moment.
+//   - Durable sessions, their positions and delivered marks never lock a head: acknowledgements by readers do not slow
+//     writers down.
 //
 // Errors are the domain's: unavailable where trying again may help, internal where it will not, and the refusals that
 // the methods name. They are told apart by the codes of the drivers.

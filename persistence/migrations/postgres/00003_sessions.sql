@@ -38,6 +38,6 @@ CREATE TABLE cursors (
 -- Delivered marks are updated often, and their index entries need not be.
 ALTER TABLE participants SET (fillfactor = 80);
 
--- Gives a user's memberships in the order of conversations, so that they can be read page by page.
-CREATE INDEX memberships_order ON memberships (user_id, conversation_id, from_seq);
+-- Gives a user's memberships in the order of conversations, so that they can be read page by page, without the table.
+CREATE INDEX memberships_order ON memberships (user_id, conversation_id, from_seq) INCLUDE (to_seq);
 DROP INDEX memberships_user;

@@ -36,6 +36,6 @@ CREATE TABLE cursors (
 ) WITHOUT ROWID;
 CREATE INDEX cursors_session ON cursors (session_id);
 
--- Gives a user's memberships in the order of conversations, so that they can be read page by page.
-CREATE INDEX memberships_order ON memberships (user_id, conversation_id, from_seq);
+-- Gives a user's memberships in the order of conversations, so that they can be read page by page, without the table.
+CREATE INDEX memberships_order ON memberships (user_id, conversation_id, from_seq, to_seq);
 DROP INDEX memberships_user;

@@ -63,12 +63,26 @@ func (g *Gateway) delivered(marks []domain.Mark) {
 			continue
 		}
 		p, ok := head.Participant(m.User)
-		if !ok {
-			continue
+		if !ok || m.Seq < p.LastDelivered || !st.raises(m.User, m.Seq) {
+			continue // a device of the user has got further
 		}
 		st.signal(g, &domain.Signal{
 			Type: domain.SignalDelivered, Conversation: m.Conversation, Time: now, Seq: m.Seq, UserID: m.User,
 			Initiator: &domain.Initiator{UserID: p.UserID, Username: p.Username},
 		})
 	}
+}
+
+// raises notes how far deliveries to a user have come; false: all were told of that already.
+func (st *stream) raises(user domain.UserID, seq domain.Seq) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if seq <= st.delivered[user] {
+		return false
+	}
+	if st.delivered == nil {
+		st.delivered = make(map[domain.UserID]domain.Seq)
+	}
+	st.delivered[user] = seq
+	return true
 }

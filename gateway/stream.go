@@ -39,6 +39,8 @@ type stream struct {
 	recent []*entry
 	// online is replaced, never changed.
 	online []*Session
+	// delivered is up to where participants were last told of deliveries to a user, at most [Options.MaxMarked] of them.
+	delivered map[domain.UserID]domain.Seq
 	// born is set when a command here creates the conversation: its log is announced from the first event on.
 	born bool
 	// waiting holds commands that wait for the head; loading is set while somebody reads it.
@@ -151,7 +153,7 @@ func (st *stream) drop(s *Session) {
 func (st *stream) clear() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.head, st.settled, st.recent, st.online = nil, nil, nil, nil
+	st.head, st.settled, st.recent, st.online, st.delivered = nil, nil, nil, nil, nil
 }
 
 // take notes that events are committed: those up to known, which are not at hand, and entries, in ascending

@@ -2,10 +2,12 @@ package chaos_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"os"
 	"sync"
 	"time"
 
@@ -39,6 +41,8 @@ type link struct {
 	client *chaos.Client
 	conn   chaos.Connection
 	done   chan struct{}
+	// failed is why run has ended.
+	failed error
 
 	// hold is how many deliveries are kept before they are acknowledged, all of them if it is 0; shuffle: in any order.
 	hold    int
@@ -184,6 +188,7 @@ func (l *link) run() {
 	for {
 		p, err := l.client.Read()
 		if err != nil {
+			l.failed = err
 			return
 		}
 		switch p.Kind {
@@ -250,7 +255,8 @@ func (l *link) leave() {
 	if l.hold > 0 && l.r.IntN(2) == 0 {
 		l.acknowledge()
 	}
-	if l.client.Leave() == nil {
+	// A connection that had ended before, by a crash for instance, looks to Leave like one that ends in good order.
+	if l.client.Leave() == nil && errors.Is(l.failed, os.ErrDeadlineExceeded) {
 		for _, list := range append(l.pinged, l.acked) {
 			l.confirm(list)
 		}

@@ -32,9 +32,7 @@ func lasting(version byte, device string, changes ...func(*chaos.Login)) chaos.L
 }
 
 func window(n uint16) func(*chaos.Login)  { return func(l *chaos.Login) { l.Window = n } }
-func expiry(n uint32) func(*chaos.Login)  { return func(l *chaos.Login) { l.Expiry = n } }
 func largest(n uint32) func(*chaos.Login) { return func(l *chaos.Login) { l.Largest = n } }
-func fresh(l *chaos.Login)                { l.Clean = true }
 
 // phone connects a user's phone.
 func (g *gateway) phone(tb testing.TB, u user, l chaos.Login) *phone {
@@ -81,20 +79,16 @@ func (p *phone) read(tb testing.TB) chaos.Packet {
 // event reads the next event, and does not acknowledge it.
 func (p *phone) event(tb testing.TB) event {
 	tb.Helper()
-	for {
-		got := p.read(tb)
-		if got.Kind != chaos.KindPublish {
-			tb.Fatalf("a packet of type %d (0x%02x) where an event was due", got.Kind, got.Reason)
-		}
-		if got.QoS > 0 {
-			p.held = append(p.held, got.ID)
-		}
-		var ev event
-		if err := json.Unmarshal(got.Payload, &ev); err != nil {
-			tb.Fatal(err)
-		}
-		return ev
+	got := p.read(tb)
+	if got.Kind != chaos.KindPublish {
+		tb.Fatalf("a packet of type %d (0x%02x) where an event was due", got.Kind, got.Reason)
 	}
+	if got.QoS > 0 {
+		p.held = append(p.held, got.ID)
+	}
+	var ev event
+	mustDecode(tb, got.Payload, &ev)
+	return ev
 }
 
 // want reads events of one conversation, which must have these numbers, and acknowledges them.

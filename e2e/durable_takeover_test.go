@@ -218,7 +218,7 @@ func contend(t *testing.T, g *gateway, u user, record *chaos.Device, r *rand.Ran
 			if err != nil {
 				v.failed = err
 				close(v.ended)
-				return nil //nolint:nilerr // see above
+				return nil
 			}
 			v.client, v.conn.Present = client, client.Present
 			go v.run(t)

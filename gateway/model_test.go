@@ -295,10 +295,10 @@ func (h *history) check() {
 		}
 	}
 	h.sessions = slices.DeleteFunc(h.sessions, func(s *tracked) bool { return s.gone })
+	h.look()
 	if len(h.sessions) == 0 {
 		h.join()
 	}
-	h.look()
 	if lagging := h.gauge("parley_delivery_lagging_sessions"); lagging != 0 {
 		t.Errorf("%v sessions lag though all is quiet", lagging)
 	}

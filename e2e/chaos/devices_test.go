@@ -43,6 +43,8 @@ type link struct {
 	done   chan struct{}
 	// failed is why run has ended.
 	failed error
+	// breaks is how many times the storm had broken connections when this one was opened.
+	breaks int64
 
 	// hold is how many deliveries are kept before they are acknowledged, all of them if it is 0; shuffle: in any order.
 	hold    int
@@ -103,7 +105,7 @@ func (d *durableDevice) record() chaos.Device {
 
 // open connects the phone; nil: the time is up.
 func (d *durableDevice) open(ctx context.Context, version byte) *link {
-	l := &link{d: d, done: make(chan struct{}), r: d.s.random(d.Name, len(d.links)), hold: 1 + d.r.IntN(8), shuffle: d.r.IntN(3) == 0}
+	l := &link{d: d, breaks: d.s.breaks.Load(), done: make(chan struct{}), r: d.s.random(d.Name, len(d.links)), hold: 1 + d.r.IntN(8), shuffle: d.r.IntN(3) == 0}
 	login := chaos.Login{
 		Version: version, User: d.who.name, Password: d.who.password, Device: d.Name, Expiry: chaos.Forever,
 		Window: []uint16{0, 1, 2, 5, 20}[d.r.IntN(5)],
@@ -255,8 +257,9 @@ func (l *link) leave() {
 	if l.hold > 0 && l.r.IntN(2) == 0 {
 		l.acknowledge()
 	}
-	// A connection that had ended before, by a crash for instance, looks to Leave like one that ends in good order.
-	if l.client.Leave() == nil && errors.Is(l.failed, os.ErrDeadlineExceeded) {
+	// A connection that had ended before, by a crash for instance, looks to Leave like one that ends in good order; and as
+	// long as the proxy is stalled, to run as well.
+	if l.client.Leave() == nil && errors.Is(l.failed, os.ErrDeadlineExceeded) && l.d.s.breaks.Load() == l.breaks {
 		for _, list := range append(l.pinged, l.acked) {
 			l.confirm(list)
 		}

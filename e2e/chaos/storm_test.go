@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,9 @@ type storm struct {
 	outage chaos.Period
 	// anchors take part in every conversation, all the time.
 	anchors, others []person
+
+	// breaks counts what has ended connections, before it does: a phone behind a stalled proxy does not notice.
+	breaks atomic.Int64
 
 	mu            sync.Mutex
 	conversations []string
@@ -438,6 +442,7 @@ func (s *storm) weather(ctx context.Context, proxies []*chaos.Proxy) {
 			s.note("Postgres is back")
 		case 5:
 			s.fault("all phones lose their network")
+			s.breaks.Add(1)
 			for _, p := range proxies {
 				p.Cut()
 			}
@@ -454,6 +459,7 @@ func (s *storm) unsure(from, to time.Time) {
 // restart ends the gateway and starts it again; without a store that takes several attempts.
 func (s *storm) restart(ctx context.Context, what string, end func() error) {
 	s.fault(what)
+	s.breaks.Add(1)
 	begin := time.Now()
 	if err := end(); err != nil {
 		s.t.Error(err)

@@ -24,7 +24,7 @@ GOFUMPT       := $(BIN)/.gofumpt-$(GOFUMPT_VERSION)
 GOVULNCHECK   := $(BIN)/.govulncheck-$(GOVULNCHECK_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test quick chaos lint fmt vuln bench fuzz cover tools postgres promtool cc clean
+.PHONY: help demo build test quick chaos lint fmt vuln bench fuzz cover tools postgres promtool cc specs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ demo: build ## two clients and a backend on a gateway of their own; STORE=postgr
 build: ## build the static binary bin/parley
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/parley ./cmd/parley
 
-test: postgres promtool cc lint ## everything that must pass before a merge: lint, vet, tests with the race detector
+test: postgres promtool cc specs lint ## everything that must pass before a merge: lint, vet, tests with the race detector
 	go vet ./...
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout $(TIMEOUT) $(PKG)
 
@@ -75,6 +75,14 @@ postgres: ## make sure that the Postgres server binaries exist (tests start thei
 
 promtool: ## make sure that promtool exists (checks metrics and alert rules)
 	@tools/need.sh promtool
+
+specs: .tools/specs/.installed ## make sure that the validators of the API documents exist (Node.js, from npm)
+
+.tools/specs/.installed: tools/specs/package.json tools/specs/package-lock.json tools/specs/validate.mjs
+	@tools/need.sh node
+	@mkdir -p .tools/specs && cp tools/specs/package.json tools/specs/package-lock.json tools/specs/validate.mjs .tools/specs/
+	@cd .tools/specs && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 cc: ## make sure that a C compiler exists (the race detector needs one)
 	@tools/need.sh cc

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"reflect"
 	"strings"
 	"time"
 
@@ -147,14 +146,12 @@ func New(o Options) (http.Handler, error) {
 // humaConfig configures huma for strict JSON and our own problems. The documents that it could serve itself are
 // made in openapi.go and docs.go.
 func humaConfig(version string) huma.Config {
-	registry := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
-	registry.RegisterTypeAlias(reflect.TypeFor[domain.RawObject](), reflect.TypeFor[map[string]any]())
 	strict := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: decode}
 	return huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI:    "3.1.0",
 			Info:       &huma.Info{Title: "Parley", Version: version, Description: about},
-			Components: &huma.Components{Schemas: registry},
+			Components: &huma.Components{Schemas: newRegistry()},
 		},
 		Formats:       map[string]huma.Format{"application/json": strict, "json": strict},
 		DefaultFormat: "application/json",

@@ -3,13 +3,10 @@ package bridge
 import (
 	"encoding/json"
 	"net/http"
-	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
-
-	"github.com/parley-im/parley/domain"
 )
 
 const (
@@ -41,6 +38,9 @@ func (a *api) describe() error {
 	if err != nil {
 		return err
 	}
+	if err := a.serveAsyncAPI(); err != nil {
+		return err
+	}
 	a.mux.HandleFunc("GET "+specPath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Cache-Control", "no-cache")
 		w.Header().Set("Content-Type", "application/json")
@@ -58,13 +58,7 @@ func (a *api) describe() error {
 // tidy corrects what huma cannot know of our types.
 func tidy(doc *huma.OpenAPI) {
 	schemas := doc.Components.Schemas.Map()
-	if user := schemas["User"]; user != nil {
-		// What only the user itself sees is an embedded pointer, whose fields huma takes for always present.
-		for f := range reflect.TypeFor[domain.Own]().Fields() {
-			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			user.Required = slices.DeleteFunc(user.Required, func(s string) bool { return s == name })
-		}
-	}
+	ownMayMiss(schemas)
 	asked, answered := make(map[string]bool), make(map[string]bool)
 	for _, item := range doc.Paths {
 		for _, op := range operations(item) {

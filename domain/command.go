@@ -53,8 +53,8 @@ func CommandNames() []string {
 	}
 }
 
-// newCommand gives an empty command of the name, or nil.
-func newCommand(name string) Command {
+// NewCommand gives an empty command of the name, or nil.
+func NewCommand(name string) Command {
 	switch name {
 	case "getMe":
 		return &GetMe{}
@@ -168,7 +168,7 @@ func (req *Request) decode(pub *Publish, l Limits) error {
 		return nil
 	case CommandTopic:
 		req.WantsReply = true
-		req.Command = newCommand(topic.Command)
+		req.Command = NewCommand(topic.Command)
 		if req.Command == nil {
 			req.RequestID = lenientRequestID(payload)
 			return Errorf(UnknownCommand, "no command %q", clip(topic.Command))
@@ -186,7 +186,7 @@ func (req *Request) decode(pub *Publish, l Limits) error {
 	}
 	var err error
 	if topic.Kind == MessagesTopic {
-		var body messageOnTopic
+		var body MessageOnTopic
 		req.RequestID, err = decodeStrict(payload, &body)
 		m := &SendMessage{Conversation: topic.Conversation, MessageRequest: body.MessageRequest}
 		m.RequestID = body.RequestID
@@ -197,8 +197,8 @@ func (req *Request) decode(pub *Publish, l Limits) error {
 	return err
 }
 
-// messageOnTopic is the payload of conversations/<uuid>/messages.
-type messageOnTopic struct {
+// MessageOnTopic is the payload of conversations/<uuid>/messages.
+type MessageOnTopic struct {
 	MessageRequest
 	Meta
 }

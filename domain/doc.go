@@ -5,5 +5,5 @@
 // rule needs from outside (the time, a fresh identifier, rows of the store) arrives in [Heads]. That is what
 // lets the store run the rules under its row locks, and the tests run them without a store.
 //
-// Adding a command happens in this package alone: a struct with its four methods, a line in newCommand, a test.
+// Adding a command happens in this package alone: a struct with its four methods, a line in NewCommand, a test.
 package domain

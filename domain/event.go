@@ -23,6 +23,24 @@ const (
 	NoticeEventSkipped        EventType = "eventSkipped"
 )
 
+// EventTypes lists the types of sequenced events.
+func EventTypes() []EventType {
+	return []EventType{
+		EventCreateConversation, EventEditConversation, EventRemoveConversation, EventSendMessage, EventEditMessage,
+		EventRemoveMessage,
+	}
+}
+
+// SignalTypes lists the types of signals.
+func SignalTypes() []EventType { return []EventType{SignalDelivered} }
+
+// NoticeTypes lists the types of inbox notices.
+func NoticeTypes() []EventType {
+	return []EventType{
+		NoticeConversationAdded, NoticeConversationRemoved, NoticeConflict, NoticeError, NoticeEventSkipped,
+	}
+}
+
 // Initiator is who caused an event: a user with a device, or a service.
 type Initiator struct {
 	UserID   UserID   `json:"userId,omitempty"`

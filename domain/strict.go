@@ -25,7 +25,7 @@ func decodeStrict(payload []byte, v any) (requestID string, err error) {
 	switch c := v.(type) {
 	case Command:
 		return c.Common().RequestID, nil
-	case *messageOnTopic:
+	case *MessageOnTopic:
 		return c.RequestID, nil
 	}
 	return "", nil
@@ -164,7 +164,7 @@ type members struct {
 // membersOf gives the members of what v points to.
 func membersOf(v any) members {
 	switch v.(type) {
-	case *messageOnTopic, *SendMessage:
+	case *MessageOnTopic, *SendMessage:
 		return messageMembers()
 	}
 	var m members

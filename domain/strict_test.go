@@ -9,7 +9,7 @@ import (
 
 func TestMembersOfMessagesAreThoseOfTheirTypes(t *testing.T) {
 	// The list is written by hand, because messages are many; a field that is missing in it could never be sent.
-	for _, v := range []any{&messageOnTopic{}, &SendMessage{}} {
+	for _, v := range []any{&MessageOnTopic{}, &SendMessage{}} {
 		var want members
 		want.add(reflect.TypeOf(v).Elem())
 		got := messageMembers()
@@ -34,7 +34,7 @@ func TestNamesOfRequestsCanBeToldApart(t *testing.T) {
 	// one place and ours in another, and there are few enough to be counted in a word.
 	requests := []any{&UserRequest{}, &UserEdit{}}
 	for _, name := range CommandNames() {
-		c := newCommand(name)
+		c := NewCommand(name)
 		if c == nil || c.Name() != name {
 			t.Fatalf("%s makes %v", name, c)
 		}
@@ -51,7 +51,7 @@ func TestNamesOfRequestsCanBeToldApart(t *testing.T) {
 			}
 		}
 	}
-	if newCommand("") != nil || newCommand("GetMe") != nil {
+	if NewCommand("") != nil || NewCommand("GetMe") != nil {
 		t.Error("there are commands of no name")
 	}
 }
@@ -59,7 +59,7 @@ func TestNamesOfRequestsCanBeToldApart(t *testing.T) {
 func TestKindsAreKnown(t *testing.T) {
 	// The gateway takes one of three ways with a command; one that takes none would never be answered.
 	for _, name := range CommandNames() {
-		if k := newCommand(name).Kind(); k != Read && k != Append && k != Change {
+		if k := NewCommand(name).Kind(); k != Read && k != Append && k != Change {
 			t.Errorf("%s is of kind %d", name, k)
 		}
 	}

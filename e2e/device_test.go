@@ -159,6 +159,7 @@ func (g *gateway) dial(ctx context.Context, d dialing) (net.Conn, error) {
 // device is a client that somebody else has written, for either version of MQTT.
 type device struct {
 	gateway *gateway
+	spec    *spec
 	user    user
 	version byte
 	id      string
@@ -196,6 +197,10 @@ func (g *gateway) attach(ctx context.Context, u user, version byte, options ...d
 		gateway: g, user: u, version: version, id: d.id, events: newBox(), inbox: newBox(), replies: newBox(),
 		other: newBox(), ended: make(chan farewell, 1),
 	}
+	var err error
+	if dev.spec, err = specOf(ctx, g); err != nil {
+		return nil, err
+	}
 	conn, err := g.dial(ctx, d)
 	if err != nil {
 		return nil, err
@@ -208,6 +213,7 @@ func (g *gateway) attach(ctx context.Context, u user, version byte, options ...d
 }
 
 func (d *device) receive(r received) {
+	d.spec.check(r)
 	switch {
 	case strings.HasPrefix(r.topic, "conversations/") && strings.HasSuffix(r.topic, "/events"):
 		d.events.put(r)

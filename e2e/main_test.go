@@ -22,6 +22,7 @@ var process struct {
 	binary   string
 	dir      string
 	shared   map[string]*gateway
+	spec     *spec
 }
 
 func TestMain(m *testing.M) {
@@ -29,6 +30,12 @@ func TestMain(m *testing.M) {
 	_ = flag.Set("test.parallel", "6")
 	flag.Parse()
 	code := m.Run()
+	if process.spec != nil {
+		if err := process.spec.verdict(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
 	if err := cleanUp(); err != nil {
 		fmt.Fprintln(os.Stderr, "cleaning up:", err)
 		code = max(code, 1)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that a program the tests need exists, installing it from the system's packages if it does not.
-# Usage: tools/need.sh postgres|promtool|cc
+# Usage: tools/need.sh postgres|promtool|cc|node
 set -euo pipefail
 shopt -s nullglob
 
@@ -29,6 +29,7 @@ have() {
 	postgres) postgres_bin >/dev/null ;;
 	promtool) command -v promtool >/dev/null 2>&1 ;;
 	cc) command -v "$(go env CC)" >/dev/null 2>&1 ;;
+	node) command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 ;;
 	esac
 }
 
@@ -57,24 +58,28 @@ install_packages() {
 		postgres) apt postgresql ;;
 		promtool) apt prometheus ;;
 		cc) apt gcc libc6-dev ;;
+		node) apt nodejs npm ;;
 		esac
 	elif command -v dnf >/dev/null 2>&1; then
 		case $what in
 		postgres) as_root dnf install -y -q postgresql-server ;;
 		promtool) as_root dnf install -y -q prometheus || as_root dnf install -y -q golang-github-prometheus ;;
 		cc) as_root dnf install -y -q gcc glibc-devel ;;
+		node) as_root dnf install -y -q nodejs npm ;;
 		esac
 	elif command -v apk >/dev/null 2>&1; then
 		case $what in
 		postgres) as_root apk add --quiet postgresql ;;
 		promtool) as_root apk add --quiet prometheus ;;
 		cc) as_root apk add --quiet gcc musl-dev ;;
+		node) as_root apk add --quiet nodejs npm ;;
 		esac
 	elif command -v brew >/dev/null 2>&1; then
 		case $what in
 		postgres) brew install --quiet postgresql@17 ;;
 		promtool) brew install --quiet prometheus ;;
 		cc) echo "need.sh: run xcode-select --install" >&2 && return 1 ;;
+		node) brew install --quiet node ;;
 		esac
 	else
 		echo "need.sh: no apt-get, dnf, apk or brew here" >&2
@@ -84,9 +89,9 @@ install_packages() {
 
 what=${1:-}
 case $what in
-postgres | promtool | cc) ;;
+postgres | promtool | cc | node) ;;
 *)
-	echo "usage: tools/need.sh postgres|promtool|cc" >&2
+	echo "usage: tools/need.sh postgres|promtool|cc|node" >&2
 	exit 2
 	;;
 esac
@@ -103,4 +108,5 @@ case $what in
 postgres) echo "postgres: $(postgres_bin)" ;;
 promtool) echo "promtool: $(command -v promtool)" ;;
 cc) echo "cc: $(command -v "$(go env CC)")" ;;
+node) echo "node: $(command -v node)" ;;
 esac

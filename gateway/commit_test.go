@@ -905,3 +905,35 @@ func TestCommitErrorsDoNotReachClients(t *testing.T) {
 		}
 	})
 }
+
+// trap is a sink with a defect.
+type trap struct{}
+
+func (trap) Wake()                 { panic("a defect") }
+func (trap) Close(domain.Farewell) {}
+
+func TestADefectInAnnouncingEndsNothing(t *testing.T) {
+	// A gateway with thousands of sessions must not end because of one that it cannot tell something.
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.converse(1, 2)
+		alice := w.subscriber(1)
+		bob := w.user(2)
+		broken, _, err := w.g.Connect(t.Context(), domain.Hello{Username: string(bob.Username), Device: "broken"}, trap{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		inbox := domain.Topic{Kind: domain.InboxTopic, User: bob.Username}
+		if err := broken.Subscribe(t.Context(), []domain.Subscription{{Filter: inbox.String()}})[0]; err != nil {
+			t.Fatal(err)
+		}
+		w.converse(1, 2)
+		w.settle()
+		if w.gauge("parley_gateway_panics_total") == 0 {
+			t.Fatal("there was no panic")
+		}
+		w.do(1, message(c, "still here", ""))
+		w.settle()
+		alice.wantSeqs(c, []domain.Seq{2})
+	})
+}

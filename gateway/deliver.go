@@ -22,7 +22,7 @@ func (s *shard) deliver() {
 			for n < len(batch) && batch[n].joins(batch[i]) {
 				n++
 			}
-			woken = s.g.announce(batch[i:n], round, woken)
+			woken = s.g.announceSafely(batch[i:n], round, woken)
 			i = n
 		}
 		for _, w := range woken {
@@ -32,6 +32,19 @@ func (s *shard) deliver() {
 			s.g.complete(it)
 		}
 	}
+}
+
+// announceSafely is announce; a defect in it costs the sessions a look at the log, not the gateway its life.
+func (g *Gateway) announceSafely(items []*item, round uint64, woken []*Session) (all []*Session) {
+	var err error
+	defer func() {
+		if err != nil {
+			all = woken
+			g.resync(items[0].stream)
+		}
+	}()
+	defer g.contain("announcing events", &err)
+	return g.announce(items, round, woken)
 }
 
 // plain reports whether the item leaves the conversation's state as it is.
@@ -336,7 +349,8 @@ func (g *Gateway) doubtful() *stream {
 // look ends the doubts one after the other, as soon as the store answers.
 func (g *Gateway) look() {
 	for st := g.doubtful(); st != nil; st = g.doubtful() {
-		g.insist(func(ctx context.Context) error {
+		g.insist(func(ctx context.Context) (err error) {
+			defer g.contain("catching up with a conversation", &err)
 			head, err := g.head(ctx, st.id)
 			if err != nil {
 				return err

@@ -200,8 +200,7 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 		return nil, domain.Welcome{}, domain.Errorf(domain.Unavailable, "the gateway is shutting down")
 	}
 	if g.maxSessions > 0 && g.hub.count() >= g.maxSessions {
-		g.metrics.limited.WithLabelValues(limitSessions).Inc()
-		return nil, domain.Welcome{}, domain.Errorf(domain.RateLimited, "too many sessions")
+		return nil, domain.Welcome{}, g.full() // before a password costs anything
 	}
 	p, expires, err := g.auth.Authenticate(ctx, hello)
 	if err != nil {
@@ -228,6 +227,12 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 		s.mu.Unlock()
 	}
 	return s, domain.Welcome{Principal: p, Present: present, ServerTime: domain.Millis(g.now())}, nil
+}
+
+// full refuses a session because there are as many as there may be.
+func (g *Gateway) full() error {
+	g.metrics.limited.WithLabelValues(limitSessions).Inc()
+	return domain.Errorf(domain.RateLimited, "too many sessions")
 }
 
 func (g *Gateway) displace(old, by *Session) {

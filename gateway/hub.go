@@ -68,6 +68,10 @@ func (h *hub) release(id domain.UserID) {
 func (h *hub) enter(s *Session) (displaced []*Session, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	// Connect has looked already, but others may have entered while a password was verified.
+	if most := s.g.maxSessions; most > 0 && h.sessions >= most {
+		return nil, s.g.full()
+	}
 	if s.principal.IsBackend() {
 		rest := make([]*Session, 0, len(h.backends[s.principal.Root])+1)
 		for _, old := range h.backends[s.principal.Root] {

@@ -292,16 +292,18 @@ func (b *asyncBuilder) channelOf(operation string) string {
 // an entry is noted: an empty entry means that there are no fields.
 func (b *asyncBuilder) resultFields(command string) []string {
 	fields, ok := map[string][]string{
-		"getMe":              {"user"},
-		"getUser":            {"user"},
-		"getUsers":           {"users"},
-		"createConversation": {"conversation", "existing"},
-		"getConversation":    {"conversation"},
-		"getConversations":   {"conversations"},
-		"addParticipants":    {"conversation"},
-		"removeParticipants": {"conversation"},
-		"sendMessage":        {"message"},
-		"retransmitEvents":   {"events", "from", "to"},
+		"getMe":                   {"user"},
+		"getUser":                 {"user"},
+		"getUsers":                {"users"},
+		"editUser":                {"user"},
+		"managePushNotifications": {"user"},
+		"createConversation":      {"conversation", "existing"},
+		"getConversation":         {"conversation"},
+		"getConversations":        {"conversations"},
+		"addParticipants":         {"conversation"},
+		"removeParticipants":      {"conversation"},
+		"sendMessage":             {"message"},
+		"retransmitEvents":        {"events", "from", "to"},
 	}[command]
 	if !ok {
 		b.missing = append(b.missing, command)

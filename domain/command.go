@@ -48,7 +48,7 @@ func (m *Meta) Common() *Meta { return m }
 // CommandNames lists the commands that exist, in the order of protocol.md section 6.
 func CommandNames() []string {
 	return []string{
-		"getMe", "getUser", "getUsers", "createConversation", "getConversation", "getConversations",
+		"getMe", "getUser", "getUsers", "editUser", "managePushNotifications", "createConversation", "getConversation", "getConversations",
 		"addParticipants", "removeParticipants", "sendMessage", "retransmitEvents",
 	}
 }
@@ -62,6 +62,10 @@ func NewCommand(name string) Command {
 		return &GetUser{}
 	case "getUsers":
 		return &GetUsers{}
+	case "editUser":
+		return &EditUser{}
+	case "managePushNotifications":
+		return &ManagePushNotifications{}
 	case "createConversation":
 		return &CreateConversation{}
 	case "getConversation":

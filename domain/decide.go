@@ -10,7 +10,8 @@ type Needs struct {
 	Users []UserRef
 	// Past asks for the membership intervals of the principal (a user) in the conversations above.
 	Past bool
-	// Self asks for the principal's own record with its private part.
+	// Self asks for the principal's own record with its private part. A Change that names no Conversation and asks for
+	// it is about the principal alone: the store locks the record, and the gateway keeps the order of a user's changes.
 	Self bool
 	// Message asks for the sendMessage event of this number in Conversation; 0: none.
 	Message Seq
@@ -48,6 +49,11 @@ type Decision struct {
 	Conversation *Conversation
 	// Message is a sendMessage event of the log as it shall read from now on; nil: none is rewritten.
 	Message *Event
+	// Self is the principal's own record as it shall read: custom data, private custom data and notifications are
+	// written, the rest is not. nil: unchanged. Needs.Self must have been asked for.
+	Self *User
+	// Notices are sent to inboxes after the commit, before the command is answered.
+	Notices []Told
 	// Page is a stretch of the log that the result shall show; nil: none.
 	Page *Page
 	// Result is what the caller gets.

@@ -215,6 +215,8 @@ func columns() map[string]column {
 			&domain.GetUsers{Usernames: domain.List[domain.Username]{person(bob).Username, person(ghost).Username}},
 			func(q question) int { return userNumber(q.role) },
 		},
+		"editUser":                {&domain.EditUser{CustomData: ptr(domain.RawObject(`{"a":1}`))}, question.forUsers},
+		"managePushNotifications": {&domain.ManagePushNotifications{Events: []domain.EventType{"editMessage"}}, question.forUsers},
 		"createConversation": {
 			&domain.CreateConversation{Participants: []domain.NewParticipant{{UserRef: domain.UserRef{UserID: dave}}}},
 			func(q question) int { return userNumber(q.role) },
@@ -262,6 +264,18 @@ func columns() map[string]column {
 			},
 		},
 	}
+}
+
+// forUsers is the answer to what users do about themselves, wherever they are.
+func (q question) forUsers() int {
+	switch q.role {
+	case nobody:
+		return 3
+	case backend, foreignBackend, administrator:
+		return 12
+	case owner, taker, former, stranger, outsider:
+	}
+	return 0
 }
 
 // userNumber is the answer to what names users of the first tree.

@@ -26,16 +26,7 @@ func (*GetMe) decide(h *Heads, p Principal) (Decision, error) {
 	if h.Self == nil || !p.IsUser() {
 		return Decision{}, Errorf(UserNotFound, "only a user has a record of its own")
 	}
-	u, own := *h.Self, Own{}
-	if u.Own != nil {
-		own = *u.Own
-	}
-	// Clients walk through lists without asking first: an empty one is [] and not null.
-	own.ConversationsList = append([]ConversationID{}, own.ConversationsList...)
-	own.LeaveConversationList = append([]ConversationID{}, own.LeaveConversationList...)
-	own.Notifications = append([]string{}, own.Notifications...)
-	u.Own = &own
-	return Decision{Result: Result{User: &u}}, nil
+	return Decision{Result: Result{User: h.Self.shown()}}, nil
 }
 
 // GetUser asks for one user of the account tree.

@@ -18,6 +18,7 @@ const (
 
 	NoticeConversationAdded   EventType = "conversationAdded"
 	NoticeConversationRemoved EventType = "conversationRemoved"
+	NoticeEditUser            EventType = "editUser"
 	NoticeConflict            EventType = "conflict"
 	NoticeError               EventType = "error"
 	NoticeEventSkipped        EventType = "eventSkipped"
@@ -37,7 +38,7 @@ func SignalTypes() []EventType { return []EventType{SignalDelivered} }
 // NoticeTypes lists the types of inbox notices.
 func NoticeTypes() []EventType {
 	return []EventType{
-		NoticeConversationAdded, NoticeConversationRemoved, NoticeConflict, NoticeError, NoticeEventSkipped,
+		NoticeConversationAdded, NoticeConversationRemoved, NoticeEditUser, NoticeConflict, NoticeError, NoticeEventSkipped,
 	}
 }
 
@@ -193,6 +194,7 @@ type Notice struct {
 	Conversation     *ConversationID `json:"conversation,omitempty"`
 	ConversationData *Conversation   `json:"conversationData,omitempty"`
 	Tag              string          `json:"tag,omitempty"`
+	User             *User           `json:"user,omitempty"`
 	// Seq and Size, in bytes, are of an event that was too large for the device.
 	Seq  Seq `json:"seq,omitempty"`
 	Size int `json:"size,omitempty"`

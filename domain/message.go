@@ -80,6 +80,14 @@ func (o RawObject) Equal(p RawObject) bool {
 	return canonical(o) == canonical(p)
 }
 
+// OrNone gives the one form of an object that says nothing.
+func (o RawObject) OrNone() RawObject {
+	if o.Equal(nil) {
+		return nil
+	}
+	return o
+}
+
 func canonical(o RawObject) string {
 	if len(o) == 0 {
 		return "{}"

@@ -81,8 +81,8 @@ type User struct {
 // Own is what only the user itself sees of its record (protocol.md section 6, getMe).
 type Own struct {
 	PrivateCustomData     RawObject        `json:"privateCustomData,omitempty"`
-	ConversationsList     []ConversationID `json:"conversationsList" doc:"Conversations that the user takes part in."`
-	LeaveConversationList []ConversationID `json:"leaveConversationList" doc:"Conversations that the user left or was removed from."`
+	ConversationsList     []ConversationID `json:"conversationsList,omitzero" doc:"Conversations that the user takes part in."`
+	LeaveConversationList []ConversationID `json:"leaveConversationList,omitzero" doc:"Conversations that the user left or was removed from."`
 	Notifications         []string         `json:"notifications" doc:"Events that the user wants to be pushed."`
 }
 

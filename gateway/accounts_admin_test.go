@@ -106,7 +106,7 @@ func TestARotatedKeyEndsTheOldOne(t *testing.T) {
 func TestPasswordsAndRecordsHaveBounds(t *testing.T) {
 	o := newOffice(t)
 	o.user("alice@chat.acme")
-	long := domain.RawObject(`{"x":"` + strings.Repeat("y", maxUserData) + `"}`)
+	long := domain.RawObject(`{"x":"` + strings.Repeat("y", domain.MaxUserData) + `"}`)
 	for what, e := range map[string]domain.UserEdit{
 		"empty password":      {Password: new("")},
 		"long password":       {Password: new(strings.Repeat("x", 1025))},

@@ -11,11 +11,10 @@ import (
 
 // The bounds of a user's record and of a search.
 const (
-	maxDisplayName = 256      // characters
-	maxUserData    = 64 << 10 // bytes of customData
-	maxSearch      = 256      // bytes of text
-	maxLookup      = 50       // users of one request
-	maxPage        = 101      // users of one search: a page, and one more that tells whether there is a next
+	maxDisplayName = 256 // characters
+	maxSearch      = 256 // bytes of text
+	maxLookup      = 50  // users of one request
+	maxPage        = 101 // users of one search: a page, and one more that tells whether there is a next
 )
 
 // CreateUser creates a user. A service creates users of the accounts of its tree, in a new application if need be;
@@ -29,7 +28,7 @@ func (a *Accounts) CreateUser(ctx context.Context, p domain.Principal, r domain.
 	if err != nil {
 		return domain.User{}, err
 	}
-	n := domain.NewUser{Username: name, DisplayName: r.DisplayName, CustomData: orNone(r.CustomData), MakeAccount: true}
+	n := domain.NewUser{Username: name, DisplayName: r.DisplayName, CustomData: r.CustomData.OrNone(), MakeAccount: true}
 	if err := checkRecord(&r.DisplayName, n.CustomData); err != nil {
 		return domain.User{}, err
 	}
@@ -54,7 +53,7 @@ func (a *Accounts) UpdateUser(ctx context.Context, p domain.Principal, username 
 	}
 	patch := domain.UserPatch{DisplayName: e.DisplayName}
 	if e.CustomData != nil {
-		data := orNone(*e.CustomData)
+		data := e.CustomData.OrNone()
 		patch.CustomData = &data
 		err = checkRecord(e.DisplayName, data)
 	} else {
@@ -198,16 +197,8 @@ func checkRecord(displayName *string, customData domain.RawObject) error {
 		return domain.Errorf(domain.InvalidRequest, "displayName is longer than %d characters", maxDisplayName)
 	case displayName != nil && (!utf8.ValidString(*displayName) || strings.ContainsRune(*displayName, 0)):
 		return domain.Errorf(domain.InvalidRequest, "displayName is UTF-8 without NUL")
-	case len(customData) > maxUserData:
-		return domain.Errorf(domain.InvalidRequest, "customData is larger than %d bytes", maxUserData)
+	case len(customData) > domain.MaxUserData:
+		return domain.Errorf(domain.InvalidRequest, "customData is larger than %d bytes", domain.MaxUserData)
 	}
 	return nil
-}
-
-// orNone gives the one form of an object that says nothing.
-func orNone(o domain.RawObject) domain.RawObject {
-	if o.Equal(nil) {
-		return nil
-	}
-	return o
 }

@@ -23,7 +23,9 @@ const (
 type item struct {
 	principal domain.Principal
 	command   domain.Command
-	stream    *stream
+	shard     *shard
+	// stream is that of the conversation that the command is about; nil: it is about the principal alone.
+	stream *stream
 	// accepted is when the gateway took the command; until it is answered it may be no older than the deadline.
 	accepted time.Time
 	size     int
@@ -356,7 +358,9 @@ func (s *shard) fail(items []*item, err error, again func([]*item)) {
 	if domain.CodeOf(err) == domain.Unavailable {
 		for _, it := range items {
 			it.err = err
-			s.g.resync(it.stream)
+			if it.stream != nil {
+				s.g.resync(it.stream)
+			}
 		}
 		return
 	}

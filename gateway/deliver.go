@@ -18,6 +18,10 @@ func (s *shard) deliver() {
 		var woken []*Session
 		for i := 0; i < len(batch); {
 			n := i + 1
+			if batch[i].stream == nil {
+				i = n
+				continue
+			}
 			// Messages of one conversation that follow one another are announced together.
 			for n < len(batch) && batch[n].joins(batch[i]) {
 				n++
@@ -29,6 +33,9 @@ func (s *shard) deliver() {
 			w.sink.Wake()
 		}
 		for _, it := range batch {
+			if it.err == nil {
+				s.g.notify(it.principal, it.decided.Notices)
+			}
 			s.g.complete(it)
 		}
 	}
@@ -247,19 +254,6 @@ func (g *Gateway) noticeMembership(before, after *domain.Conversation) {
 	}
 }
 
-// toInbox sends a notice to the user's sessions that subscribed to the inbox.
-func (g *Gateway) toInbox(user domain.UserID, payload []byte) {
-	sessions := g.hub.of(user)
-	if len(sessions) == 0 {
-		return
-	}
-	topic := domain.Topic{Kind: domain.InboxTopic, User: sessions[0].principal.Username}
-	pub := &domain.Publication{Topic: topic.String(), Payload: payload}
-	for _, s := range sessions {
-		s.push(topic, pub)
-	}
-}
-
 // complete answers a command.
 func (g *Gateway) complete(it *item) {
 	if it.twin != nil {
@@ -280,7 +274,9 @@ func (g *Gateway) complete(it *item) {
 }
 
 func (g *Gateway) answer(it *item) {
-	g.hub.done(it.stream)
+	if it.stream != nil {
+		g.hub.done(it.stream)
+	}
 	g.metrics.ackSeconds.Observe(g.now().Sub(it.accepted).Seconds())
 	it.done(it.receipt, it.err)
 }

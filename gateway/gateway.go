@@ -308,13 +308,18 @@ func (g *Gateway) run(p domain.Principal, c domain.Command, accepted time.Time, 
 	it := &item{
 		principal: p, command: c, accepted: accepted, size: weightOf(c), done: finish, key: newKey(),
 	}
-	id := c.Needs(p).Conversation
-	creates := id.IsZero()
+	needs := c.Needs(p)
+	id, creates := needs.Conversation, needs.Conversation.IsZero()
+	if creates && needs.Self {
+		it.shard = g.shards[int(uint64(p.User)%uint64(len(g.shards)))]
+		g.submit(it)
+		return
+	}
 	if creates {
 		it.newID = domain.ConversationID(uuid.Must(uuid.NewV7()))
 		id = it.newID
 	}
-	it.stream = g.hub.stream(id)
+	it.stream, it.shard = g.hub.stream(id), g.shardOf(id)
 	g.enqueue(it, creates)
 }
 
@@ -367,7 +372,7 @@ func (g *Gateway) enqueue(it *item, creates bool) {
 }
 
 func (g *Gateway) submit(it *item) {
-	if !g.shardOf(it.stream.id).submit(it) {
+	if !it.shard.submit(it) {
 		g.refuse(it)
 	}
 }

@@ -171,7 +171,10 @@ func (m *memory) change(batch []domain.ChangeRequest) ([]domain.Changed, error) 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.counts.changes++
-	tx := transaction{m: m, records: maps.Clone(m.records), unique: maps.Clone(m.unique), requests: maps.Clone(m.requests)}
+	tx := transaction{
+		m: m, records: maps.Clone(m.records), unique: maps.Clone(m.unique), requests: maps.Clone(m.requests),
+		users: maps.Clone(m.users),
+	}
 	changed := make([]domain.Changed, len(batch))
 	for i := range batch {
 		c, err := tx.change(&batch[i])
@@ -180,7 +183,7 @@ func (m *memory) change(batch []domain.ChangeRequest) ([]domain.Changed, error) 
 		}
 		changed[i] = c
 	}
-	m.records, m.unique, m.requests = tx.records, tx.unique, tx.requests
+	m.records, m.unique, m.requests, m.users = tx.records, tx.unique, tx.requests, tx.users
 	return changed, nil
 }
 
@@ -189,6 +192,7 @@ type transaction struct {
 	records  map[domain.ConversationID]*record
 	unique   map[string]domain.ConversationID
 	requests map[string]request
+	users    map[domain.UserID]domain.User
 }
 
 func (tx *transaction) change(req *domain.ChangeRequest) (domain.Changed, error) {
@@ -200,18 +204,21 @@ func (tx *transaction) change(req *domain.ChangeRequest) (domain.Changed, error)
 		}
 		return domain.Changed{Decision: d}, nil
 	}
-	heads := tx.m.read(tx.records, req.Principal, req.Needs)
+	heads := tx.m.read(tx.records, tx.users, req.Principal, req.Needs)
 	before := heads.Conversation
 	d, err := req.Decide(heads)
 	if err == nil && d.Conversation != nil && d.Conversation.UniqueKey != "" {
 		if holder, taken := tx.unique[d.Conversation.UniqueKey]; taken && holder != d.Conversation.ID {
-			heads = tx.m.read(tx.records, req.Principal, req.Needs)
+			heads = tx.m.read(tx.records, tx.users, req.Principal, req.Needs)
 			heads.Existing = clone(tx.records[holder].head)
 			d, err = req.Decide(heads)
 		}
 	}
 	if err != nil {
 		return domain.Changed{Err: err}, nil //nolint:nilerr // a refusal does not disturb the others
+	}
+	if d.Self != nil {
+		tx.users[d.Self.ID] = *d.Self
 	}
 	if d.Conversation == nil {
 		return domain.Changed{Decision: d, Before: before}, nil
@@ -286,11 +293,13 @@ func (m *memory) Heads(ctx context.Context, p domain.Principal, n domain.Needs) 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.counts.heads++
-	return m.read(m.records, p, n), nil
+	return m.read(m.records, m.users, p, n), nil
 }
 
 // read gives what the needs name. The caller holds mu.
-func (m *memory) read(records map[domain.ConversationID]*record, p domain.Principal, n domain.Needs) *domain.Heads {
+func (m *memory) read(
+	records map[domain.ConversationID]*record, users map[domain.UserID]domain.User, p domain.Principal, n domain.Needs,
+) *domain.Heads {
 	h := &domain.Heads{Past: make(map[domain.ConversationID][]domain.Interval)}
 	past := func(r *record) {
 		if n.Past && p.User != 0 {
@@ -310,7 +319,7 @@ func (m *memory) read(records map[domain.ConversationID]*record, p domain.Princi
 			past(r)
 		}
 	}
-	for _, u := range m.users {
+	for _, u := range users {
 		if u.ID == p.User && n.Self {
 			h.Self = &u
 		}

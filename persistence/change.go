@@ -21,6 +21,9 @@ func (s *Store) change(ctx context.Context, q runner, batch []domain.ChangeReque
 	if err := s.lockHeads(ctx, q, batch); err != nil {
 		return nil, err
 	}
+	if err := s.lockSelves(ctx, q, batch); err != nil {
+		return nil, err
+	}
 	// Only now: a request that another connection was still committing is visible once its locks are ours.
 	places, err := s.known(ctx, q, batch)
 	if err != nil {
@@ -58,6 +61,22 @@ func (s *Store) lockHeads(ctx context.Context, q runner, batch []domain.ChangeRe
 	}
 	slices.SortFunc(ids, compareIDs)
 	return each(ctx, q, func(*sqlx.Rows) error { return nil }, s.text.lockHeads, s.d.ids(slices.Compact(ids)))
+}
+
+// lockSelves locks the records of the principals whose requests are about themselves, in ascending order and behind the
+// heads.
+func (s *Store) lockSelves(ctx context.Context, q runner, batch []domain.ChangeRequest) error {
+	var users []int64
+	for i := range batch {
+		if n := &batch[i].Needs; n.Self && n.Conversation.IsZero() {
+			users = append(users, int64(batch[i].Principal.User))
+		}
+	}
+	if len(users) == 0 || s.d.lockWeakly == "" {
+		return nil
+	}
+	slices.Sort(users)
+	return each(ctx, q, func(*sqlx.Rows) error { return nil }, s.text.lockSelves, s.d.numbers(slices.Compact(users)))
 }
 
 // known finds those of the requests that are committed already.
@@ -165,6 +184,9 @@ func (s *Store) decide(ctx context.Context, q runner, r *domain.ChangeRequest) (
 			return domain.Changed{}, err
 		}
 		if !taken {
+			if err := s.writeSelf(ctx, q, &d); err != nil {
+				return domain.Changed{}, err
+			}
 			return domain.Changed{Decision: d, Before: before}, nil
 		}
 		// Who has the key may lose it before it is read: then it is free.

@@ -24,6 +24,8 @@ type dialect struct {
 	begin string
 	// lock ends a SELECT whose rows shall be locked until the transaction ends. SQLite has one writer at a time anyway.
 	lock string
+	// lockWeakly is the same for rows that others may refer to meanwhile by a foreign key.
+	lockWeakly string
 	// snapshot is how a transaction begins whose statements all see the same state.
 	snapshot *sql.TxOptions
 	// versionTable asks whether the table of migrations exists.
@@ -35,6 +37,7 @@ type dialect struct {
 func postgresDialect() *dialect {
 	return &dialect{
 		name: "postgres", goose: goose.DialectPostgres, begin: "BEGIN ISOLATION LEVEL READ COMMITTED", lock: " FOR UPDATE",
+		lockWeakly:   " FOR NO KEY UPDATE",
 		snapshot:     &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
 		versionTable: "SELECT count(*) FROM pg_class WHERE oid = to_regclass('goose_db_version')", sets: true,
 	}

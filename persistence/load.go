@@ -15,6 +15,7 @@ import (
 // are found by their text.
 type texts struct {
 	lockHeads          string
+	lockSelves         string
 	conversations      string
 	participants       string
 	past               string
@@ -27,7 +28,8 @@ type texts struct {
 
 func newTexts(d *dialect) texts {
 	return texts{
-		lockHeads: `SELECT id FROM conversations WHERE ` + d.amongIDs("id", "$1") + ` ORDER BY id` + d.lock,
+		lockHeads:  `SELECT id FROM conversations WHERE ` + d.amongIDs("id", "$1") + ` ORDER BY id` + d.lock,
+		lockSelves: `SELECT id FROM users WHERE ` + d.among("id", "$1") + ` ORDER BY id` + d.lockWeakly,
 		conversations: `SELECT h.id, h.last_seq, h.version, d.root_id, d.account_id, d.title, d.direct, d.is_distinct, d.uber,
 			d.public_join, d.policy, d.custom_data, d.permissions, d.created_at, d.updated_at, d.unique_key, d.removed
 			FROM conversations h JOIN conversation_data d ON d.id = h.id WHERE ` + d.amongIDs("h.id", "$1"),

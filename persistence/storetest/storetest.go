@@ -99,6 +99,8 @@ func Run(t *testing.T, b Backend) {
 		{"RewrittenMessagesLeaveNothingBehind", rewrittenMessages},
 		{"HeadsHoldWhatTheNeedsName", headsHoldWhatIsNeeded},
 		{"HeadsAreConsistentUnderChanges", headsAreConsistent},
+		{"OwnRecordsAreRewrittenWhole", ownRecords},
+		{"ChangesOfOneRecordDoNotOverlap", ownRecordsMeeting},
 		{"UsersAreFoundAndKeptApart", usersAreFound},
 		{"SearchFindsByNameAndTree", searchFinds},
 		{"DeletedUsersKeepTheirNumberAndName", deletedUsers},

@@ -17,7 +17,8 @@ import (
 type Source interface {
 	// Next appends to dst what is to be delivered next, as far as its capacity goes, of which at most window
 	// deliveries have QoS 1; it may block until ctx ends. When it appends nothing there is nothing to send that the
-	// window allows, and [Conn.Wake] has to be called when that changes for another reason than the window.
+	// window allows, and [Conn.Wake] has to be called when that changes for another reason than the window. Deliveries may
+	// come together with an error: they are sent, and Next is called again after a while.
 	Next(ctx context.Context, dst []domain.Delivery, window int) ([]domain.Delivery, error)
 	// Done says that a delivery has arrived: it was acknowledged, or written if its QoS is 0.
 	Done(d domain.Delivery)

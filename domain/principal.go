@@ -10,6 +10,8 @@ type Principal struct {
 	Username Username
 	// Device is the MQTT client id of a user's session; empty over HTTP.
 	Device string
+	// Login is the family of the access token that proved who the user is; zero for a password.
+	Login [16]byte
 	// Service and ServiceName are set for a service, also when it acts on a user's behalf.
 	Service     ServiceID
 	ServiceName string
@@ -167,6 +169,10 @@ func ShuttingDown() Farewell { return Farewell{Reason: 0x8b, Text: "shutting-dow
 
 // TooSlow ends a session that let more wait for it than its limits allow. Its position is kept.
 func TooSlow() Farewell { return Farewell{Reason: 0x97, Text: "too-slow"} }
+
+// SessionLost ends a connection whose durable session the store does not have any more. The client finds that out when it
+// connects again.
+func SessionLost() Farewell { return Farewell{Reason: 0x80, Text: "session-lost"} }
 
 // Millis is the protocol's form of an instant: milliseconds since 1970.
 func Millis(t time.Time) int64 { return t.UnixMilli() }

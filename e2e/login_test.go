@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -227,6 +228,53 @@ func TestLogoutEndsTheTokensAtOnce(t *testing.T) {
 		}
 		w.refuse(t, alice, 5, withPassword(session.AccessToken))
 		w.connect(t, alice, 5) // the password is still good
+	})
+}
+
+func TestLogoutEndsTheSessionsOfItsLogin(t *testing.T) {
+	// Who logs out, or whose refresh token was stolen, must be out where it shows: on the connection that is open. Other
+	// logins of the user are not concerned.
+	byVersion(t, func(t *testing.T, w *world, version byte) {
+		type session struct{ AccessToken, RefreshToken string }
+		refresh := func(s session) map[string]any { return map[string]any{"refreshToken": s.RefreshToken} }
+		for what, end := range map[string]func(first, second session){
+			"logout":                 func(first, _ session) { w.api(first.AccessToken).ok(t, "POST", "/v1/logout", nil) },
+			"logout after a refresh": func(_, second session) { w.api(second.AccessToken).ok(t, "POST", "/v1/logout", nil) },
+			"reuse": func(first, _ session) {
+				w.api("").refused(t, "POST", "/v1/login/refresh", refresh(first))
+			},
+		} {
+			t.Run(what, func(t *testing.T) {
+				users := w.users(t, fmt.Sprint("alice", devices.Add(1)), fmt.Sprint("bob", devices.Add(1)))
+				alice := users[0]
+				c := w.conversation(t, users...)
+				login := func() (s session) {
+					w.api("").ok(t, "POST", "/v1/login", map[string]any{"username": alice.Name, "password": alice.password}).into(t, &s)
+					return s
+				}
+				first, other := login(), login()
+				var second session
+				w.api("").ok(t, "POST", "/v1/login/refresh", refresh(first)).into(t, &second)
+				goes := []*device{
+					w.connect(t, alice, version, withPassword(first.AccessToken)), w.connect(t, alice, version, withPassword(second.AccessToken)),
+				}
+				stay := []*device{w.connect(t, alice, version, withPassword(other.AccessToken)), w.connect(t, alice, version)}
+				for _, d := range append(slices.Clone(goes), stay...) {
+					d.subscribe(t, 1, allEvents)
+				}
+				end(first, second)
+				for _, d := range goes {
+					if f := d.over(t); version == 5 && f.reason != 0x87 {
+						t.Errorf("DISCONNECT 0x%02x %q, want 0x87", f.reason, f.text)
+					}
+				}
+				w.refuse(t, alice, version, withPassword(second.AccessToken))
+				last := w.sayVia(t, w.as(t, users[1]), c, 1)
+				for _, d := range stay {
+					d.hearUpTo(t, c, last, last)
+				}
+			})
+		}
 	})
 }
 

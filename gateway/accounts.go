@@ -58,7 +58,8 @@ type AccountsOptions struct {
 	// AdminKey is the SHA-256 of the admin key; nil: there is none.
 	AdminKey *[32]byte
 	// Ended is told of a user or service whose logins have all been ended (it was deleted, its tokens were revoked,
-	// its password or key replaced), so that its sessions can be closed. It must not block. nil: nobody cares.
+	// its password or key replaced), or of a user with the one Login that has been (a logout, a stolen refresh token), so
+	// that the sessions can be closed. It must not block. nil: nobody cares.
 	Ended func(p domain.Principal)
 
 	Now        func() time.Time
@@ -144,7 +145,9 @@ func (a *Accounts) Authenticate(ctx context.Context, h domain.Hello) (p domain.P
 			if err != nil {
 				return domain.Principal{}, time.Time{}, err
 			}
-			return u.Principal(h.Device), t.expires, nil
+			p = u.Principal(h.Device)
+			p.Login = t.family
+			return p, t.expires, nil
 		}
 	}
 	if u, err = a.password(ctx, h.Username, h.Password); err != nil {

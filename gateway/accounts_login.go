@@ -51,6 +51,9 @@ func (a *Accounts) Refresh(ctx context.Context, refreshToken string) (login doma
 		Hash: next, Expires: now.Add(a.refresh).UnixMilli(),
 	})
 	if err != nil {
+		if stored.User != 0 {
+			a.ended(domain.Principal{User: stored.User, Login: stored.Family})
+		}
 		return domain.Login{}, loginRefusal(err)
 	}
 	u, good, err := a.dir.TokenUser(ctx, stored.User, stored.Family, now.UnixMilli())
@@ -67,17 +70,23 @@ func (a *Accounts) Refresh(ctx context.Context, refreshToken string) (login doma
 	return domain.Login{Tokens: t, User: u}, nil
 }
 
-// Logout ends the login that an access token belongs to: its whole family of tokens, on every node at once. Its
-// errors are not-authenticated, access-denied for keys (which have no login), or the store's.
+// Logout ends the login that an access token belongs to: its whole family of tokens, on every node at once, and the
+// sessions here that were opened with one of them. Its errors are not-authenticated, access-denied for keys (which have no login), or the store's.
 func (a *Accounts) Logout(ctx context.Context, accessToken string) error {
 	if _, key := secretDigest(accessToken, apiKeyPrefix); key || a.isAdmin(accessToken) {
 		return domain.Errorf(domain.AccessDenied, "only users log out")
 	}
-	_, t, err := a.bearer(ctx, accessToken)
+	u, t, err := a.bearer(ctx, accessToken)
 	if err != nil {
 		return err
 	}
-	return a.tokens.RevokeFamily(ctx, t.family)
+	if err := a.tokens.RevokeFamily(ctx, t.family); err != nil {
+		return err
+	}
+	p := u.Principal("")
+	p.Login = t.family
+	a.ended(p)
+	return nil
 }
 
 // IssueTokens starts a login of a user without its password, for a backend that has checked the user in its own way.

@@ -34,16 +34,30 @@ func TestARefreshTokenWorksOnceAndItsReuseEndsTheLogin(t *testing.T) {
 	if _, err := o.Bearer(t.Context(), other.AccessToken); err != nil {
 		t.Errorf("another login of the same user: %v", err)
 	}
+	p, _, err := o.Authenticate(t.Context(), domain.Hello{Username: "alice@chat.acme", Password: other.AccessToken})
+	if err != nil || p.Login == ([16]byte{}) {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if len(o.ended) != 1 || o.ended[0].User != p.User || o.ended[0].Login == ([16]byte{}) || o.ended[0].Login == p.Login {
+		t.Errorf("the sessions of %+v were to be closed, not those of %+v", o.ended, p)
+	}
 }
 
 func TestLogoutEndsOneLogin(t *testing.T) {
 	o := newOffice(t)
 	o.user("alice@chat.acme")
 	first, second := o.login("alice@chat.acme"), o.login("alice@chat.acme")
+	p, _, err := o.Authenticate(t.Context(), domain.Hello{Username: "alice@chat.acme", Password: first.AccessToken})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := o.Logout(t.Context(), first.AccessToken); err != nil {
 		t.Fatal(err)
 	}
-	_, err := o.Bearer(t.Context(), first.AccessToken)
+	if len(o.ended) != 1 || o.ended[0] != p {
+		t.Errorf("the sessions of %+v were to be closed, want those of %+v", o.ended, p)
+	}
+	_, err = o.Bearer(t.Context(), first.AccessToken)
 	wantCode(t, "access token after logout", err, domain.NotAuthenticated)
 	_, err = o.Refresh(t.Context(), first.RefreshToken)
 	wantCode(t, "refresh token after logout", err, domain.NotAuthenticated)

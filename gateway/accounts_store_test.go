@@ -139,7 +139,8 @@ func (b *books) Refresh(_ context.Context, hash [32]byte, now int64, next domain
 		return domain.RefreshToken{}, domain.Errorf(domain.NotAuthenticated, "the refresh token is not valid")
 	case t.used:
 		b.families[t.Family].revoked = true
-		return domain.RefreshToken{}, domain.Errorf(domain.NotAuthenticated, "the refresh token was used before")
+		return domain.RefreshToken{Family: t.Family, User: t.User},
+			domain.Errorf(domain.NotAuthenticated, "the refresh token was used before")
 	}
 	t.used = true
 	next.Family, next.User = t.Family, t.User

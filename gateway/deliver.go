@@ -113,6 +113,8 @@ func (g *Gateway) tell(st *stream, n news, round uint64, woken []*Session) []*Se
 	if settled == nil || settled.Version < n.head.Version {
 		before = g.hub.settle(st, n.head)
 		g.noticeMembership(settled, n.head)
+	} else {
+		g.hub.greet(st)
 	}
 	from, last, online := st.take(n.known, n.entries)
 	if from == 0 {

@@ -181,7 +181,8 @@ func (g *Gateway) save(ctx context.Context, b *flush) error {
 }
 
 // keepSessions writes positions and marks about once a second, and tells the store that this gateway lives, until the
-// gateway is closed. What could not be written is written the next time.
+// gateway is closed. What could not be written is written the next time. A gateway that lives says so whether or not
+// there is something to write, and whether or not that succeeds: else its sessions would count as disconnected.
 func (g *Gateway) keepSessions() {
 	tick := time.NewTicker(flushPeriod)
 	defer tick.Stop()
@@ -192,29 +193,44 @@ func (g *Gateway) keepSessions() {
 			return
 		case <-tick.C:
 		}
-		var b flush
-		for _, s := range g.flusher.take() {
-			s.collect(&b)
-		}
-		ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
-		err := g.save(ctx, &b)
-		if err != nil {
-			for _, s := range b.sessions {
-				s.mu.Lock()
-				s.toSave()
-				s.mu.Unlock()
-			}
-		}
-		if now := g.now(); err == nil && now.Sub(beaten) >= beatPeriod {
-			if err = g.sessions.Beat(ctx, g.node, domain.Millis(now)); err == nil {
-				beaten = now
-			}
-		}
-		cancel()
-		if err != nil && g.running.Err() == nil {
+		if err := g.flush(); err != nil && g.running.Err() == nil {
 			g.logger.Warn("positions are not written; trying again", slog.Any("error", err))
 		}
+		now := g.now()
+		if now.Sub(beaten) < beatPeriod {
+			continue
+		}
+		if err := g.beat(now); err == nil {
+			beaten = now
+		} else if g.running.Err() == nil {
+			g.logger.Warn("the store does not know that this gateway lives; trying again", slog.Any("error", err))
+		}
 	}
+}
+
+// flush writes how far all sessions have come.
+func (g *Gateway) flush() error {
+	ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
+	defer cancel()
+	var b flush
+	for _, s := range g.flusher.take() {
+		s.collect(&b)
+	}
+	err := g.save(ctx, &b)
+	if err != nil {
+		for _, s := range b.sessions {
+			s.mu.Lock()
+			s.toSave()
+			s.mu.Unlock()
+		}
+	}
+	return err
+}
+
+func (g *Gateway) beat(now time.Time) error {
+	ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
+	defer cancel()
+	return g.sessions.Beat(ctx, g.node, domain.Millis(now))
 }
 
 // opening gives the present time, in milliseconds since 1970, and no time twice: it tells the connections of a device
@@ -422,7 +438,7 @@ func (c *cursor) include(n span) {
 }
 
 // remember writes the session's subscriptions to the store, where it is durable. started are the filters that it did
-// not have before.
+// not have before. A session that the store does not know any more is ended: its client counts on one that is gone.
 func (s *Session) remember(ctx context.Context, started []domain.Filter) error {
 	s.mu.Lock()
 	id := s.stored.ID
@@ -445,7 +461,12 @@ func (s *Session) remember(ctx context.Context, started []domain.Filter) error {
 			single = append(single, f.Conversation)
 		}
 	}
-	return s.g.sessions.SaveSubscriptions(ctx, id, subs, single, all)
+	err := s.g.sessions.SaveSubscriptions(ctx, id, subs, single, all)
+	if domain.CodeOf(err) == domain.NotFound {
+		s.sink.Close(domain.SessionLost())
+		return domain.Because(domain.Unavailable, err, "the session is gone")
+	}
+	return err
 }
 
 // Expire changes for how long the session is kept after its connection, in seconds (MQTT 5, section 3.14.2.2.2).

@@ -70,13 +70,15 @@ type Gateway struct {
 	// node names this gateway at the store; openings makes the times at which sessions began unique here.
 	node     string
 	openings atomic.Int64
-	auth     Authenticator
-	hub      *hub
-	shards   []*shard
-	limits   domain.Limits
-	logger   *slog.Logger
-	metrics  *gatewayMetrics
-	now      func() time.Time
+	// endings counts calls of EndSessions.
+	endings atomic.Int64
+	auth    Authenticator
+	hub     *hub
+	shards  []*shard
+	limits  domain.Limits
+	logger  *slog.Logger
+	metrics *gatewayMetrics
+	now     func() time.Time
 
 	messageRate, commandRate      float64
 	maxSubscriptions, maxSessions int
@@ -202,6 +204,7 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 	if g.maxSessions > 0 && g.hub.count() >= g.maxSessions {
 		return nil, domain.Welcome{}, g.full() // before a password costs anything
 	}
+	endings := g.endings.Load()
 	p, expires, err := g.auth.Authenticate(ctx, hello)
 	if err != nil {
 		return nil, domain.Welcome{}, err
@@ -217,6 +220,10 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 		g.displace(old, s)
 	}
 	present, err := g.goOn(ctx, s, displaced)
+	if err == nil && g.endings.Load() != endings {
+		// Somebody's logins were ended before the session could be found: perhaps this one.
+		_, _, err = g.auth.Authenticate(ctx, hello)
+	}
 	if err != nil {
 		s.Leave(true)
 		return nil, domain.Welcome{}, err
@@ -243,14 +250,16 @@ func (g *Gateway) displace(old, by *Session) {
 	old.end(domain.TakenOver(), notice)
 }
 
-// EndSessions ends the sessions of a user or a service, for instance because it was deleted.
+// EndSessions ends the sessions of a user or a service, for instance because it was deleted; with who.Login only those that
+// were opened with a token of it. A session that is just being opened is ended too.
 func (g *Gateway) EndSessions(who domain.Principal, why domain.Farewell) {
+	g.endings.Add(1)
 	sessions := g.hub.of(who.User)
 	if who.User == 0 {
 		sessions = g.hub.servicesOf(who.Root)
 	}
 	for _, s := range sessions {
-		if s.principal.Service == who.Service {
+		if s.principal.Service == who.Service && (who.Login == [16]byte{} || s.principal.Login == who.Login) {
 			s.sink.Close(why)
 		}
 	}

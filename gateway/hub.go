@@ -8,13 +8,16 @@ import (
 	"github.com/parley-im/parley/domain"
 )
 
-// hub knows who is connected here, and the conversations in which something happened lately. Its work and memory
-// depend on those, not on how many participants are away or how many conversations are quiet.
+// hub knows who is connected here, and the conversations in which something happened lately. Its memory depends on
+// those, not on how many participants are away or how many conversations are quiet. A user who comes is not looked for in
+// the conversations: each finds out who has come when something happens in it, by one look at each of its participants.
 //
 // Lock order: stream.announcing, then hub.mu or Session.mu, then stream.mu. None is held over I/O.
 type hub struct {
-	mu      sync.Mutex
+	mu sync.Mutex
+	// users are those who are connected here; came counts how often one was not before.
 	users   map[domain.UserID]*attendance
+	came    uint64
 	streams map[domain.ConversationID]*stream
 	// recentFirst orders the streams by use; its values are *stream.
 	recentFirst *list.List
@@ -29,7 +32,8 @@ type hub struct {
 	left       []domain.UserID
 }
 
-// attendance is what the hub keeps of a user: its sessions here, and the cached conversations that it takes part in.
+// attendance is what the hub keeps of a user who is connected: its sessions here, at least one, and the cached
+// conversations that know them.
 type attendance struct {
 	sessions []*Session
 	streams  map[*stream]struct{}
@@ -43,23 +47,6 @@ func newHub(maxWeight int) *hub {
 		maxWeight:   maxWeight,
 		backends:    make(map[domain.AccountID][]*Session),
 		allowances:  make(map[domain.UserID]*userLimits),
-	}
-}
-
-// attend gives the user's entry, made when missing. The caller holds mu.
-func (h *hub) attend(id domain.UserID) *attendance {
-	a := h.users[id]
-	if a == nil {
-		a = &attendance{streams: make(map[*stream]struct{})}
-		h.users[id] = a
-	}
-	return a
-}
-
-// release drops the user's entry when nothing refers to it any more. The caller holds mu.
-func (h *hub) release(id domain.UserID) {
-	if a := h.users[id]; a != nil && len(a.sessions) == 0 && len(a.streams) == 0 {
-		delete(h.users, id)
 	}
 }
 
@@ -86,12 +73,14 @@ func (h *hub) enter(s *Session) (displaced []*Session, err error) {
 		h.sessions++
 		return displaced, nil
 	}
-	a := h.attend(s.principal.User)
+	a := h.users[s.principal.User]
+	if a == nil {
+		a = &attendance{streams: make(map[*stream]struct{})}
+	}
 	for _, old := range a.sessions {
 		sameDevice := old.principal.Device == s.principal.Device
 		sameTag := s.hello.Tag != "" && old.hello.Tag == s.hello.Tag
 		if sameTag && !sameDevice && s.hello.Reconnect {
-			h.release(s.principal.User)
 			return nil, domain.Errorf(domain.SessionConflict, "another session has the tag %q", s.hello.Tag)
 		}
 		if sameDevice || sameTag {
@@ -99,12 +88,15 @@ func (h *hub) enter(s *Session) (displaced []*Session, err error) {
 		}
 	}
 	if most := s.g.maxUserSessions; most > 0 && len(a.sessions)-len(displaced) >= most {
-		h.release(s.principal.User)
 		s.g.metrics.limited.WithLabelValues(limitUserSessions).Inc()
 		return nil, domain.Errorf(domain.RateLimited, "more than %d sessions of one user", most)
 	}
 	for _, old := range displaced {
 		h.remove(a, old)
+	}
+	if h.users[s.principal.User] == nil {
+		h.users[s.principal.User] = a
+		h.came++
 	}
 	a.sessions = append(a.sessions, s)
 	s.limits = h.allowance(s)
@@ -134,7 +126,9 @@ func (h *hub) leave(s *Session) {
 		return
 	}
 	h.remove(a, s)
-	h.release(s.principal.User)
+	if len(a.sessions) == 0 {
+		delete(h.users, s.principal.User)
+	}
 }
 
 // remove takes s out of its user's sessions and of all streams. The caller holds mu.
@@ -288,7 +282,6 @@ func (h *hub) forget(st *stream) {
 func (h *hub) unlink(st *stream, id domain.UserID) {
 	if a := h.users[id]; a != nil {
 		delete(a.streams, st)
-		h.release(id)
 	}
 }
 
@@ -311,6 +304,7 @@ func (h *hub) settle(st *stream, head *domain.Conversation) (before []*Session) 
 	defer h.mu.Unlock()
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	h.greetLocked(st) // in the old state: who came may be losing its place
 	old := st.settled
 	if old != nil && old.Version >= head.Version || h.streams[st.id] != st {
 		return st.online
@@ -332,12 +326,51 @@ func (h *hub) settle(st *stream, head *domain.Conversation) (before []*Session) 
 	}
 	online := make([]*Session, 0, len(st.online))
 	for id, reads := range stays {
-		a := h.attend(id)
-		a.streams[st] = struct{}{}
-		if reads {
-			online = append(online, a.sessions...)
+		if a := h.users[id]; a != nil {
+			a.streams[st] = struct{}{}
+			if reads {
+				online = append(online, a.sessions...)
+			}
 		}
 	}
 	before, st.online = st.online, online
 	return before
+}
+
+// greet lets the sessions of participants take part who have come since the last time.
+func (h *hub) greet(st *stream) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	h.greetLocked(st)
+}
+
+// greetLocked is greet for a caller that holds both locks.
+func (h *hub) greetLocked(st *stream) {
+	if st.came == h.came || h.streams[st.id] != st {
+		return
+	}
+	st.came = h.came
+	if st.settled == nil || st.settled.Removed {
+		return
+	}
+	var online []*Session
+	for i := range st.settled.Participants {
+		p := &st.settled.Participants[i]
+		a := h.users[p.UserID]
+		if a == nil {
+			continue
+		}
+		if _, known := a.streams[st]; known {
+			continue
+		}
+		a.streams[st] = struct{}{}
+		if p.Permissions.CanRead || p.Permissions.IsOwner {
+			online = append(online, a.sessions...)
+		}
+	}
+	if len(online) > 0 {
+		st.online = slices.Concat(st.online, online)
+	}
 }

@@ -357,3 +357,48 @@ func TestAnExistingConversationIsGivenOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestWhoCameSinceTheLastEventIsToldOfTheNext(t *testing.T) {
+	// Nobody looks for the conversations of a user who comes. They have to notice, also when what happens next is that the
+	// user has to go, or that others change.
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c, d, e := w.converse(1, 2, 3), w.converse(1, 2, 3), w.converse(1, 2, 3)
+		for _, id := range []domain.ConversationID{c, d, e} {
+			w.do(1, message(id, "before they came", ""))
+		}
+		bob, carol := w.subscriber(2), w.subscriber(3)
+		bob.subscribe(bob.inbox(), domain.SubscribeOptions{})
+		w.do(1, remove(c, 2))
+		w.do(1, message(c, "without bob", ""))
+		w.do(1, message(d, "for both", ""))
+		w.do(1, remove(e, 3))
+		w.do(1, message(e, "without carol", ""))
+		bob.wantSeqs(c, span(3, 3))
+		bob.wantSeqs(d, span(3, 3))
+		bob.wantSeqs(e, span(3, 4))
+		carol.wantSeqs(c, span(3, 4))
+		carol.wantSeqs(d, span(3, 3))
+		carol.wantSeqs(e, span(3, 3))
+		if got := bob.types(); !slices.Equal(got, []string{"conversationRemoved"}) {
+			t.Errorf("the inbox has %v", got)
+		}
+		// And the same for who goes and comes back, while another device stays.
+		desk := w.subscriber(2, device("desk"))
+		bob.hangUp()
+		w.settle()
+		again := w.subscriber(2)
+		w.do(1, message(d, "for all", ""))
+		desk.wantSeqs(d, span(4, 4))
+		again.wantSeqs(d, span(4, 4))
+		bob.wantSeqs(d, span(3, 3))
+		desk.hangUp()
+		again.hangUp()
+		w.settle()
+		w.do(1, message(d, "for carol", ""))
+		back := w.subscriber(2)
+		w.do(1, message(d, "for bob again", ""))
+		back.wantSeqs(d, span(6, 6))
+		carol.wantSeqs(d, span(3, 6))
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/parley-im/parley/domain"
 	"github.com/parley-im/parley/gateway"
@@ -19,6 +20,9 @@ type shelf struct {
 	present   bool
 	subs      []domain.Subscription
 	positions map[domain.ConversationID]domain.Seq
+	beats     int
+	// lost makes the session unknown; deaf makes every call that would write a position fail.
+	lost, deaf bool
 }
 
 func (s *shelf) OpenSession(context.Context, domain.SessionOpening) (domain.StoredSession, error) {
@@ -34,6 +38,9 @@ func (s *shelf) SaveSubscriptions(
 ) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.lost {
+		return domain.Errorf(domain.NotFound, "no such session")
+	}
 	s.subs = subs
 	return nil
 }
@@ -53,6 +60,9 @@ func (s *shelf) Behind(_ context.Context, _ domain.SessionID, after domain.Conve
 func (s *shelf) SavePositions(_ context.Context, positions []domain.Position, _ []domain.Mark) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.deaf {
+		return domain.Errorf(domain.Internal, "positions cannot be written")
+	}
 	for _, p := range positions {
 		s.positions[p.Conversation] = max(s.positions[p.Conversation], p.Seq)
 	}
@@ -63,19 +73,68 @@ func (s *shelf) CloseSession(context.Context, domain.SessionID, string, int64, i
 	return nil
 }
 
-func (s *shelf) Beat(context.Context, string, int64) error { return nil }
+func (s *shelf) Beat(context.Context, string, int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.beats++
+	return nil
+}
+
+// shelved makes a world whose store keeps durable sessions.
+func shelved(t *testing.T) (*world, *shelf) {
+	t.Helper()
+	kept := &shelf{present: true, positions: make(map[domain.ConversationID]domain.Seq), subs: []domain.Subscription{
+		{Filter: allEvents, Options: domain.SubscribeOptions{QoS: 1}},
+	}}
+	w := newWorld(t, func(o *gateway.Options) { o.Sessions = kept })
+	kept.store = w.store
+	return w, kept
+}
+
+func TestAGatewayThatCannotWritePositionsStillLives(t *testing.T) {
+	// A gateway that is taken for dead has its sessions expire under it.
+	synctest.Test(t, func(t *testing.T) {
+		w, kept := shelved(t)
+		c := w.converse(1, 2)
+		w.connect(2)
+		kept.deaf = true
+		w.do(1, message(c, "hello", ""))
+		w.pass(61 * time.Second)
+		if kept.beats < 6 {
+			t.Errorf("%d beats in a minute", kept.beats)
+		}
+		if len(kept.positions) > 0 {
+			t.Errorf("positions %v are written", kept.positions)
+		}
+		kept.deaf = false
+		w.pass(2 * time.Second)
+		if kept.positions[c] != 2 {
+			t.Errorf("afterwards the position is %d, want 2", kept.positions[c])
+		}
+	})
+}
+
+func TestASessionThatTheStoreLostIsEnded(t *testing.T) {
+	// Another node may have begun the device's session anew. A client that goes on here would count on what nobody keeps.
+	synctest.Test(t, func(t *testing.T) {
+		w, kept := shelved(t)
+		bob := w.connect(2)
+		kept.lost = true
+		err := bob.session.Subscribe(t.Context(), []domain.Subscription{{Filter: bob.inbox()}})[0]
+		if domain.CodeOf(err) != domain.Unavailable {
+			t.Errorf("the subscription is answered with %v", err)
+		}
+		w.settle()
+		if got := bob.goodbyes(); len(got) != 1 || got[0] != domain.SessionLost() {
+			t.Errorf("the session was ended with %v", got)
+		}
+	})
+}
 
 func TestAResumedSessionGetsNothingTwice(t *testing.T) {
 	// What is committed and still on its way to the sessions is in the log already: it must come from one of the two.
 	synctest.Test(t, func(t *testing.T) {
-		var kept *shelf
-		w := newWorld(t, func(o *gateway.Options) {
-			kept = &shelf{
-				store: o.History.(*memory), present: true, positions: make(map[domain.ConversationID]domain.Seq),
-				subs: []domain.Subscription{{Filter: allEvents, Options: domain.SubscribeOptions{QoS: 1}}},
-			}
-			o.Sessions = kept
-		})
+		w, kept := shelved(t)
 		billing := w.attach(service(1))
 		billing.subscribe(allEvents, domain.SubscribeOptions{})
 		other, c := w.converse(1), w.converse(1, 2)

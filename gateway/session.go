@@ -184,7 +184,7 @@ func (s *Session) push(topic domain.Topic, pub *domain.Publication) {
 // changed, or the caller comes back when the window has opened.
 //
 // It may read the store. An error means that the store could not be read now: nothing is lost, and the caller may try
-// again later.
+// again later. What was at hand comes together with the error, and is to be sent as ever.
 func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) ([]domain.Delivery, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -190,6 +190,47 @@ func TestAUsersSessionsCanBeEnded(t *testing.T) {
 	})
 }
 
+func TestALoginsSessionsCanBeEnded(t *testing.T) {
+	// Who logs out on one computer has logged out on that one.
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(o *gateway.Options) {
+			o.Authenticator.(*door).login = func(h domain.Hello) [16]byte { return [16]byte{h.Device[0]} }
+		})
+		tab, second, phone, bob := w.connect(1, device("a1")), w.connect(1, device("a2")), w.connect(1, device("b")), w.connect(2, device("a"))
+		w.g.EndSessions(domain.Principal{User: 1, Login: [16]byte{'a'}}, domain.NotWelcome())
+		for _, cl := range []*client{tab, second} {
+			if got := cl.goodbyes(); !slices.Equal(got, []domain.Farewell{domain.NotWelcome()}) {
+				t.Errorf("told %v", got)
+			}
+		}
+		if len(phone.goodbyes())+len(bob.goodbyes()) > 0 {
+			t.Error("somebody else was ended")
+		}
+	})
+}
+
+func TestALoginThatIsEndedWhileItConnectsStaysOut(t *testing.T) {
+	// Between the proof of who it is and the session there is a moment in which nobody would find it.
+	synctest.Test(t, func(t *testing.T) {
+		var d *door
+		w := newWorld(t, func(o *gateway.Options) { d = o.Authenticator.(*door) })
+		alice := w.user(1)
+		d.login = func(domain.Hello) [16]byte {
+			d.login = nil
+			delete(d.store.users, 1) // of what is asked next, this one knows already
+			w.g.EndSessions(alice, domain.NotWelcome())
+			return [16]byte{}
+		}
+		if _, err := w.dial(alice); domain.CodeOf(err) != domain.NotAuthenticated {
+			t.Errorf("let in with %v", err)
+		}
+		if n := w.gauge("parley_sessions"); n != 0 {
+			t.Errorf("%v sessions are left", n)
+		}
+		w.connect(2)
+	})
+}
+
 func TestSessionsAreLimited(t *testing.T) {
 	// The operator's bound holds for all together, and a place becomes free when somebody leaves.
 	synctest.Test(t, func(t *testing.T) {

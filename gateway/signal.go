@@ -9,6 +9,7 @@ const maxSignals = 256
 
 // signal sends what is not sequenced to the sessions of a conversation's participants that subscribed to its signals.
 func (st *stream) signal(g *Gateway, sig *domain.Signal) {
+	g.hub.greet(st)
 	st.mu.Lock()
 	online := st.online
 	st.mu.Unlock()

@@ -47,7 +47,7 @@ type Tokens interface {
 	StartFamily(ctx context.Context, t domain.RefreshToken) error
 	// Refresh exchanges a token that has not been used: it marks it and stores next, whose Family and User it sets
 	// and returns. A token that is unknown, expired or of a revoked family is not-authenticated; one that was used
-	// before is so too, and revokes its family.
+	// before is so too, and revokes its family: only then Family and User come with the error.
 	Refresh(ctx context.Context, hash [32]byte, now int64, next domain.RefreshToken) (domain.RefreshToken, error)
 	// RevokeFamily ends a login; RevokeUser ends all of a user's logins up to the time.
 	RevokeFamily(ctx context.Context, family [16]byte) error

@@ -23,6 +23,7 @@ type stream struct {
 	users  int
 	place  *list.Element
 	weight int
+	came   uint64 // which users who came since are not known here yet: those after this count of the hub's
 
 	// announcing is held while sessions are told of events, so that they hear of them in order. It comes before
 	// hub.mu in the lock order.

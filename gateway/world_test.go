@@ -527,6 +527,9 @@ func (c *client) wantSeqs(of domain.ConversationID, want []domain.Seq) {
 type door struct {
 	store   *memory
 	expires time.Time
+	// login gives the login of the token that a device has; nil: it has a password. asked is called before any answer.
+	login func(h domain.Hello) [16]byte
+	asked func()
 }
 
 // Authenticate implements gateway.Authenticator.
@@ -536,11 +539,18 @@ func (d *door) Authenticate(_ context.Context, h domain.Hello) (domain.Principal
 		_, err := fmt.Sscan(root, &r)
 		return service(r), d.expires, err
 	}
+	if d.asked != nil {
+		d.asked()
+	}
 	d.store.mu.Lock()
 	defer d.store.mu.Unlock()
 	for _, u := range d.store.users {
 		if string(u.Username) == h.Username {
-			return u.Principal(h.Device), d.expires, nil
+			p := u.Principal(h.Device)
+			if d.login != nil {
+				p.Login = d.login(h)
+			}
+			return p, d.expires, nil
 		}
 	}
 	return domain.Principal{}, time.Time{}, domain.Errorf(domain.NotAuthenticated, "nobody of that name")

@@ -70,16 +70,17 @@ func (s *Store) StartFamily(ctx context.Context, t domain.RefreshToken) error {
 
 // Refresh exchanges a token that was not used yet: it marks it as used, stores next in its family, and gives next back
 // with Family and User filled in. Any other token is not-authenticated; one that was used before revokes its family, for
-// then two parties have it. now is in milliseconds since 1970.
+// then two parties have it, and Family and User come with the error. now is in milliseconds since 1970.
 //
 // After an error that is unavailable the exchange may have happened; the user must log in again.
 func (s *Store) Refresh(ctx context.Context, hash [32]byte, now int64, next domain.RefreshToken) (domain.RefreshToken, error) {
 	var refused error
+	var reused domain.RefreshToken
 	err := s.write(ctx, func(q runner) error {
 		var family uuid
 		var user, expires int64
 		var used, revoked bool
-		refused = nil
+		refused, reused = nil, domain.RefreshToken{}
 		found, err := one(ctx, q, []any{&family, &used, &expires, &user, &revoked}, selectRefresh+s.d.lock, hash[:])
 		switch {
 		case err != nil:
@@ -90,6 +91,7 @@ func (s *Store) Refresh(ctx context.Context, hash [32]byte, now int64, next doma
 		case used:
 			// Committed, although the caller is refused.
 			refused = domain.Errorf(domain.NotAuthenticated, "the refresh token was used before; the login has ended")
+			reused = domain.RefreshToken{Family: family, User: domain.UserID(user)}
 			_, err = q.exec(ctx, revokeFamily, family[:])
 			return err
 		case expires <= now:
@@ -106,11 +108,11 @@ func (s *Store) Refresh(ctx context.Context, hash [32]byte, now int64, next doma
 		_, err = q.exec(ctx, extendFamily, family[:], next.Expires)
 		return err
 	})
-	if err == nil {
-		err = refused
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return domain.RefreshToken{}, err
+	case refused != nil:
+		return reused, refused
 	}
 	return next, nil
 }

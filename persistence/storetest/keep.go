@@ -76,10 +76,12 @@ func reusedRefreshToken(t *testing.T, b Backend) {
 	_, other := login(t, s, 2)
 	_, err := s.Refresh(t.Context(), [32]byte{1}, 10, domain.RefreshToken{Hash: [32]byte{3}, Expires: 2000})
 	must(t, err)
-	_, err = s.Refresh(t.Context(), [32]byte{1}, 20, domain.RefreshToken{Hash: [32]byte{4}, Expires: 2000})
+	ended, err := s.Refresh(t.Context(), [32]byte{1}, 20, domain.RefreshToken{Hash: [32]byte{4}, Expires: 2000})
 	refused(t, "used", err, domain.NotAuthenticated)
-	_, err = s.Refresh(t.Context(), [32]byte{3}, 30, domain.RefreshToken{Hash: [32]byte{5}, Expires: 2000})
+	equal(t, "whose login has ended", ended, domain.RefreshToken{Family: family, User: u.ID})
+	ended, err = s.Refresh(t.Context(), [32]byte{3}, 30, domain.RefreshToken{Hash: [32]byte{5}, Expires: 2000})
 	refused(t, "its successor", err, domain.NotAuthenticated)
+	equal(t, "whose login had ended before", ended, domain.RefreshToken{})
 	if good(t, s, u.ID, family, 10) {
 		t.Error("the login goes on")
 	}

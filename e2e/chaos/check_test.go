@@ -20,7 +20,7 @@ func at(seconds float64) time.Time {
 }
 
 // clean gives a history without fault: bob is removed by event 6 and comes back by event 9; its device is away for a
-// while, is killed with a window of 2 unacknowledged, and goes on.
+// while, sees the gateway killed whose last words arrive only later, and goes on.
 func clean() *chaos.History {
 	log := []chaos.Event{{Conversation: "c", Seq: 1, Type: "createConversation", Action: "createConversation", Users: []int64{alice, bob}}}
 	add := func(kind, action, message string, users ...int64) {
@@ -58,12 +58,16 @@ func clean() *chaos.History {
 		}
 		return list
 	}
+	late := deliver(20.5, 5, 6)
+	for i := range late {
+		late[i].Acknowledged = at(16.5 + float64(i))
+	}
 	h.Devices = []chaos.Device{
 		{
 			Name: "bob's phone", User: bob, Durable: true, Complete: true, Start: map[string]int64{"c": 1},
 			Connections: []chaos.Connection{
 				{Opened: at(1), Subscribed: at(1.1), Deliveries: slices.Concat(deliver(2, 2, 3), deliver(0, 4, 5))},
-				{Opened: at(6), Present: true, Deliveries: slices.Concat(deliver(7, 4), deliver(19.5, 5, 6))},
+				{Opened: at(6), Present: true, Deliveries: slices.Concat(deliver(7, 4), late)},
 				{Opened: at(21), Present: true, Deliveries: deliver(22, 5, 6, 9, 10, 11)},
 			},
 		},
@@ -119,7 +123,7 @@ func TestEachFaultIsFound(t *testing.T) {
 		"repeated while connected":              {chaos.Repeated, func(h *chaos.History) { *phone(h, 0) = append(*phone(h, 0), (*phone(h, 0))[1]) }},
 		"repeated after its acknowledgement":    {chaos.Repeated, func(h *chaos.History) { *phone(h, 1) = append((*phone(h, 0))[1:2:2], *phone(h, 1)...) }},
 		"repeated to a live session":            {chaos.Repeated, func(h *chaos.History) { *desk(h) = append(*desk(h), (*desk(h))[8]) }},
-		"repeated, flushed long before a crash": {chaos.Repeated, func(h *chaos.History) { h.Shaky[0].From = at(19.8) }},
+		"repeated, flushed long before a crash": {chaos.Repeated, func(h *chaos.History) { h.Shaky[0].From, h.Shaky[0].To = at(20.8), at(20.9) }},
 		"out of order": {chaos.Reordered, func(h *chaos.History) {
 			list := *phone(h, 2)
 			list[3], list[4] = list[4], list[3]

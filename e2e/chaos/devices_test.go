@@ -235,7 +235,9 @@ func (l *link) acknowledge() {
 		l.r.Shuffle(len(l.held), func(i, j int) { l.held[i], l.held[j] = l.held[j], l.held[i] })
 	}
 	ids := make([]uint16, len(l.held))
+	now := time.Now()
 	for i, u := range l.held {
+		l.conn.Deliveries[u.index].Acknowledged = now
 		ids[i] = u.id
 		l.acked = append(l.acked, u.index)
 	}

@@ -73,6 +73,8 @@ type Connection struct {
 // Delivery is an event that arrived.
 type Delivery struct {
 	Event
+	// Acknowledged is when the acknowledgement was sent; zero: it is not known when, but at once before Confirmed.
+	Acknowledged time.Time
 	// Confirmed is when it was certain that the gateway had handled the acknowledgement; zero: it never was.
 	Confirmed time.Time
 }
@@ -80,4 +82,4 @@ type Delivery struct {
 // Period is a time, its ends included.
 type Period struct{ From, To time.Time }
 
-func (p Period) contains(t time.Time) bool { return !t.Before(p.From) && !t.After(p.To) }
+func (p Period) overlaps(from, to time.Time) bool { return !to.Before(p.From) && !from.After(p.To) }

@@ -140,7 +140,8 @@ func build(
 		Password: gateway.Argon2{
 			Memory: uint32(cfg.Login.Argon2Memory), Passes: uint32(cfg.Login.Argon2Iterations), Lanes: 1,
 		},
-		Parallel: cfg.Login.ParallelVerifications, AccessLife: cfg.Login.AccessTTL, RefreshLife: cfg.Login.RefreshTTL,
+		PasswordMost: gateway.Argon2{Memory: configs.MaxArgon2Memory, Passes: configs.MaxArgon2Iterations, Lanes: 16},
+		Parallel:     cfg.Login.ParallelVerifications, AccessLife: cfg.Login.AccessTTL, RefreshLife: cfg.Login.RefreshTTL,
 		AdminKey: &key, Registerer: registry,
 		Ended: func(who domain.Principal) { p.gateway.EndSessions(who, domain.NotWelcome()) },
 	})
@@ -172,7 +173,7 @@ func build(
 			return p.gateway.Do(ctx, who, c)
 		},
 		Accounts: p.accounts, Memory: store, Ready: ready, Version: o.Version, Commit: o.Commit,
-		Limits: limits, Logger: o.Logger, Registerer: registry,
+		Limits: limits, Origins: cfg.HTTP.Origins, Logger: o.Logger, Registerer: registry,
 	})
 	if err != nil {
 		return nil, err
@@ -207,6 +208,7 @@ func (a *App) connectivity() error {
 	return a.broker.Use(hooks.New(hooks.Options{
 		Connect: func(ctx context.Context, cl *mqtt.Client, hello domain.Hello) (hooks.Session, domain.Welcome, error) {
 			conn := broker.ConnOf(cl)
+			defer conn.Watch()()
 			session, welcome, err := g.Connect(ctx, hello, conn)
 			if err != nil {
 				return nil, domain.Welcome{}, err

@@ -56,6 +56,8 @@ type Conn struct {
 	last byte
 	// stream is set, under mu, before anything is read or written.
 	stream stream
+	// ahead is what was read during the login; it belongs to the reading goroutine.
+	ahead *ahead
 
 	// writing is held while something is written to the stream. It comes before mu in the lock order.
 	writing sync.Mutex

@@ -28,6 +28,7 @@ func (s *Server) start(r *raw, l *listener, open func() (stream, error)) {
 	go func() {
 		defer s.connections.Done()
 		defer s.forget(c)
+		defer c.joinAhead()
 		defer c.cut()
 		c.live(open)
 	}()

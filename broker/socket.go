@@ -21,7 +21,7 @@ func (s *socket) Read(p []byte) (int, error) {
 		if err := c.mayRead(); err != nil {
 			return 0, err
 		}
-		n, err := c.stream.Read(p)
+		n, err := c.read(p)
 		c.mu.Lock()
 		leaving := c.leaving
 		c.mu.Unlock()

@@ -189,7 +189,7 @@ type userList struct {
 func (c *userList) Run(e *environment) error {
 	return c.with(e, func(a *api) error {
 		w := tabwriter.NewWriter(e.out, 0, 4, 2, ' ', 0)
-		_, _ = fmt.Fprintln(w, "ID\tUSERNAME\tDISPLAY NAME\t")
+		_, _ = fmt.Fprintln(w, "ID\tUSERNAME\tDISPLAY NAME")
 		query := url.Values{"limit": {"100"}}
 		if c.Search != "" {
 			query.Set("q", c.Search)
@@ -199,7 +199,6 @@ func (c *userList) Run(e *environment) error {
 				Users []struct {
 					UserID                int64
 					Username, DisplayName string
-					Deleted               bool
 				}
 				NextCursor string
 			}
@@ -207,11 +206,7 @@ func (c *userList) Run(e *environment) error {
 				return err
 			}
 			for _, u := range page.Users {
-				note := ""
-				if u.Deleted {
-					note = "deleted"
-				}
-				_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", u.UserID, u.Username, u.DisplayName, note)
+				_, _ = fmt.Fprintf(w, "%d\t%s\t%s\n", u.UserID, u.Username, u.DisplayName)
 			}
 			if page.NextCursor == "" {
 				return w.Flush()

@@ -53,7 +53,8 @@ type TLS struct {
 
 // HTTP is the listener of the HTTP API and the console.
 type HTTP struct {
-	Address string `koanf:"address" kind:"address"` // host:port; empty is off
+	Address string   `koanf:"address" kind:"address"` // host:port; empty is off
+	Origins []string `koanf:"origins"`                // web origins whose pages may use the API from a browser; * is any
 }
 
 // Metrics is the listener for Prometheus.
@@ -100,6 +101,13 @@ type Limits struct {
 	WaitingTotal          Size          `koanf:"waitingTotal"`          // the same for all sessions together
 	Outstanding           int           `koanf:"outstanding"`           // commands that wait for their commit, over all sessions
 }
+
+// The most that checking a password may cost: the bounds of login.argon2Memory and login.argon2Iterations, and of what
+// a stored hash may ask for. One made under a larger setting could not be checked any more.
+const (
+	MaxArgon2Memory     = 256 << 10 // KiB
+	MaxArgon2Iterations = 16
+)
 
 // Login sets what checking passwords costs and how long tokens live.
 type Login struct {

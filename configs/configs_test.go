@@ -96,7 +96,7 @@ func TestLaterSourcesWin(t *testing.T) {
 	}
 	c := parse(t, `
 mqtt: {tcp: ":1", ws: off}
-http: {address: false}
+http: {address: false, origins: ["https://chat.example.com", "*"]}
 limits:
   packetSize: 1MiB
   messagesPerSecond: 7
@@ -111,6 +111,7 @@ store.url: sqlite://other.db
 		"PARLEY_PORT=tcp://10.0.0.1:1883", "PARLEY_PORT_1883_TCP_ADDR=10.0.0.1", "PARLEY_SERVICE_HOST=10.0.0.1", "PARLEY_SERVICE_PORT_MQTT=1883")
 	want := configs.Default()
 	want.Store.URL = "sqlite://other.db"
+	want.HTTP.Origins = []string{"https://chat.example.com", "*"}
 	want.MQTT.TCP, want.MQTT.WS, want.HTTP.Address, want.Metrics.Address = ":1", "", "", ""
 	want.Limits.PacketSize, want.Limits.MessagesPerSecond, want.Limits.ConnectTimeout = configs.MiB, 8, 5*time.Second
 	want.TLS.ClientCA, want.Admin.Key = "ca.pem", "from-file"
@@ -127,6 +128,12 @@ func TestEachMistakeIsNamed(t *testing.T) {
 		env  []string
 		want []string // all in one problem
 	}{
+		"origin with path":  {file: "http: {origins: [\"https://chat.example.com/\"]}", want: []string{"http.origins", "without a path"}},
+		"origin of a kind":  {env: []string{"PARLEY_HTTP_ORIGINS=https://a.example, chat.example"}, want: []string{"http.origins", "chat.example"}},
+		"origins of nobody": {file: "http: {origins: {a: b}}", want: []string{"http.origins"}},
+		"origin no text":    {file: "http: {origins: [3]}", want: []string{"http.origins", "a list of texts"}},
+		"argon2 memory":     {file: "login: {argon2Memory: 262145}", want: []string{"login.argon2Memory", "262144"}},
+		"argon2 passes":     {file: "login: {argon2Iterations: 17}", want: []string{"login.argon2Iterations", "16"}},
 		"key":               {file: "limits:\n  partz: 3", want: []string{"parley.yaml:2", `"limits.partz"`, `"limits.parts"`}},
 		"key in wrong case": {file: "tls: {clientCA: x}", want: []string{`"tls.clientCA"`, `"tls.clientCa"`}},
 		"section":           {file: "limit: {parts: 3}", want: []string{`"limit.parts"`, `"limits.parts"`}},

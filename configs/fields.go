@@ -43,6 +43,7 @@ const (
 	wantNumber   = "a whole number"
 	wantSize     = "a number of bytes, with or without a unit: 65536, 64KiB, 1MiB"
 	wantDuration = "a duration with its unit: 500ms, 10s, 48h"
+	wantTexts    = "a list of texts (in a variable: separated by commas)"
 	wantRules    = "a list of rules {users: pattern, allow: [publish, subscribe], topics: [filters]}"
 )
 
@@ -129,6 +130,12 @@ func (f field) set(c *Config, value any) error {
 			return errors.New(wantDuration)
 		}
 		*t = d
+	case *[]string:
+		list, ok := texts(value)
+		if !ok {
+			return errors.New(wantTexts)
+		}
+		*t = list
 	case *[]Rule:
 		rules, err := parseRules(value)
 		if err != nil {
@@ -178,6 +185,31 @@ func size(value any) (Size, bool) {
 		return Size(n) * unit.size, true
 	}
 	return 0, false
+}
+
+// texts reads a list of texts. One text, as from the environment, has commas between them.
+func texts(value any) ([]string, bool) {
+	var list []string
+	switch v := value.(type) {
+	case nil:
+	case string:
+		for part := range strings.SplitSeq(v, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				list = append(list, part)
+			}
+		}
+	case []any:
+		for _, item := range v {
+			s, ok := item.(string)
+			if !ok {
+				return nil, false
+			}
+			list = append(list, s)
+		}
+	default:
+		return nil, false
+	}
+	return list, true
 }
 
 // parseRules converts acl.rules. Text, from the environment, is YAML itself (of which JSON is a part).

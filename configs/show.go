@@ -68,6 +68,13 @@ func (f field) node(c *Config) *yaml.Node {
 		return scalar(value.String())
 	case time.Duration:
 		return scalar(formatDuration(value))
+	case []string:
+		list := scalar(value)
+		if len(value) == 0 {
+			list = &yaml.Node{Kind: yaml.SequenceNode}
+		}
+		list.Style = yaml.FlowStyle
+		return list
 	case []Rule:
 		if len(value) == 0 {
 			return &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}

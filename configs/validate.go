@@ -30,6 +30,7 @@ func (c *Config) problems() []Problem {
 	}
 	v.store()
 	v.listeners()
+	v.origins()
 	v.admin()
 	v.rules()
 
@@ -52,8 +53,8 @@ func (c *Config) problems() []Problem {
 	v.size("limits.waitingTotal", l.WaitingTotal, 1*MiB, 1024*GiB)
 	v.number("limits.outstanding", l.Outstanding, 0, 1e9)
 
-	v.number("login.argon2Memory", c.Login.Argon2Memory, 8, 4<<20)
-	v.number("login.argon2Iterations", c.Login.Argon2Iterations, 1, 1000)
+	v.number("login.argon2Memory", c.Login.Argon2Memory, 8, MaxArgon2Memory)
+	v.number("login.argon2Iterations", c.Login.Argon2Iterations, 1, MaxArgon2Iterations)
 	v.number("login.parallelVerifications", c.Login.ParallelVerifications, 0, 1024)
 	v.duration("login.accessTtl", c.Login.AccessTTL, time.Second, 10*365*24*time.Hour)
 	v.duration("login.refreshTtl", c.Login.RefreshTTL, time.Second, 10*365*24*time.Hour)
@@ -150,6 +151,20 @@ func (v *validator) listeners() {
 	}
 	if c.MQTT.TLS == "" && (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		v.report("tls.cert", "tls.cert: expected tls.cert and tls.key to be set both or not at all, not %q and %q", c.TLS.Cert, c.TLS.Key)
+	}
+}
+
+func (v *validator) origins() {
+	const key = "http.origins"
+	for _, origin := range v.config.HTTP.Origins {
+		if origin == "*" {
+			continue
+		}
+		// Browsers compare and send it in one form only: what differs from that would never match.
+		u, err := url.Parse(origin)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.Scheme+"://"+strings.ToLower(u.Host) != origin {
+			v.report(key, "%s: expected an origin such as https://chat.example.com, in lower case and without a path, or *, not %q", key, origin)
+		}
 	}
 }
 

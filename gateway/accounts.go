@@ -40,6 +40,8 @@ type Accounts struct {
 type AccountsOptions struct {
 	// Password are the parameters for new password hashes.
 	Password Argon2
+	// PasswordMost bounds Password and what a stored hash may ask for; each zero value is that of Password.
+	PasswordMost Argon2
 	// Parallel is how many passwords are hashed at a time; default: one per processor that Go may use.
 	Parallel int
 	// Queue is how many further logins may wait for that, default 1024. Those beyond are refused as rate-limited.
@@ -96,11 +98,15 @@ func NewAccounts(dir Directory, tokens Tokens, reg Registry, o AccountsOptions) 
 	if err != nil {
 		return nil, err
 	}
-	h, err := newHasher(o.Password.orDefaults(), o.Random, o.Parallel, o.Queue, cache)
+	params := o.Password.orDefaults()
+	defaultTo(&o.PasswordMost.Memory, params.Memory)
+	defaultTo(&o.PasswordMost.Passes, params.Passes)
+	defaultTo(&o.PasswordMost.Lanes, params.Lanes)
+	h, err := newHasher(params, o.PasswordMost, o.Random, o.Parallel, o.Queue, cache)
 	if err != nil {
 		return nil, err
 	}
-	m, err := newLoginMetrics(o.Registerer, func() float64 { return float64(h.waiting.Load()) })
+	m, err := newLoginMetrics(o.Registerer, func() float64 { return float64(h.slots.waiting.Load()) })
 	if err != nil {
 		return nil, err
 	}

@@ -120,8 +120,8 @@ func TestEveryLoginTakesItsTurnAtCheckingAPassword(t *testing.T) {
 	// A user who is not there must cost the same time as one who is: the same hash, after the same queue.
 	o := newOffice(t)
 	o.user("alice@chat.acme")
-	for range cap(o.hasher.slots) {
-		o.hasher.slots <- struct{}{} // every slot is taken
+	for range cap(o.hasher.slots.free) {
+		o.hasher.slots.free <- struct{}{} // every slot is taken
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -134,15 +134,15 @@ func TestEveryLoginTakesItsTurnAtCheckingAPassword(t *testing.T) {
 func TestLoginsBeyondTheQueueAreRateLimited(t *testing.T) {
 	o := newOffice(t)
 	o.user("alice@chat.acme")
-	for range cap(o.hasher.slots) {
-		o.hasher.slots <- struct{}{}
+	for range cap(o.hasher.slots.free) {
+		o.hasher.slots.free <- struct{}{}
 	}
 	first := make(chan error)
 	go func() {
 		_, err := o.Login(context.WithoutCancel(t.Context()), "alice@chat.acme", "secret")
 		first <- err
 	}()
-	for o.hasher.waiting.Load() == 0 {
+	for o.hasher.slots.waiting.Load() == 0 {
 		select {
 		case err := <-first:
 			t.Fatalf("the first login did not wait: %v", err)
@@ -151,7 +151,7 @@ func TestLoginsBeyondTheQueueAreRateLimited(t *testing.T) {
 	}
 	_, err := o.Login(t.Context(), "alice@chat.acme", "secret")
 	wantCode(t, "one more than may wait", err, domain.RateLimited)
-	<-o.hasher.slots
+	<-o.hasher.slots.free
 	if err := <-first; err != nil {
 		t.Errorf("the login that waited: %v", err)
 	}
@@ -217,8 +217,8 @@ func TestAnExpiredTokenIsNotTriedAsAPassword(t *testing.T) {
 	o := newOffice(t)
 	o.user("alice@chat.acme")
 	login := o.login("alice@chat.acme")
-	for range cap(o.hasher.slots) {
-		o.hasher.slots <- struct{}{}
+	for range cap(o.hasher.slots.free) {
+		o.hasher.slots.free <- struct{}{}
 	}
 	o.clock = o.clock.Add(48 * time.Hour)
 	_, _, err := o.Authenticate(t.Context(), domain.Hello{Username: "alice@chat.acme", Password: login.AccessToken, Device: "d"})
@@ -300,8 +300,8 @@ func TestARightPasswordIsRememberedForAWhile(t *testing.T) {
 	o.login("alice@chat.acme")
 	busy, cancel := context.WithCancel(t.Context())
 	cancel()
-	for range cap(o.hasher.slots) {
-		o.hasher.slots <- struct{}{} // nothing can be hashed
+	for range cap(o.hasher.slots.free) {
+		o.hasher.slots.free <- struct{}{} // nothing can be hashed
 	}
 	try := func(password string) error {
 		_, _, err := o.Authenticate(busy, domain.Hello{Username: "alice@chat.acme", Password: password, Device: "d"})
@@ -314,8 +314,8 @@ func TestARightPasswordIsRememberedForAWhile(t *testing.T) {
 	o.clock = o.clock.Add(5 * time.Minute)
 	wantCode(t, "five minutes later", try("secret"), domain.Unavailable)
 
-	for range cap(o.hasher.slots) {
-		<-o.hasher.slots
+	for range cap(o.hasher.slots.free) {
+		<-o.hasher.slots.free
 	}
 	o.login("alice@chat.acme")
 	password := "other"
@@ -353,8 +353,8 @@ func TestThePasswordCacheIsBounded(t *testing.T) {
 func TestOptionsOutOfRangeAreErrors(t *testing.T) {
 	b := newBooks()
 	for what, o := range map[string]AccountsOptions{
-		"memory":   {Password: Argon2{Memory: 1 << 30}},
-		"passes":   {Password: Argon2{Passes: 1000}},
+		"memory":   {Password: Argon2{Memory: 1 << 30}, PasswordMost: generous()},
+		"passes":   {Password: Argon2{Passes: 1000}, PasswordMost: generous()},
 		"lanes":    {Password: Argon2{Memory: 8, Lanes: 4}},
 		"parallel": {Parallel: -1},
 		"life":     {AccessLife: -time.Second},

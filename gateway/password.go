@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -23,13 +24,7 @@ type Argon2 struct {
 	Lanes  uint8  // 1
 }
 
-// The most that a stored hash may ask for: one that asks for more was not made by us, and would be a way to exhaust
-// the memory.
 const (
-	maxArgonMemory = 256 << 10 // KiB
-	maxArgonPasses = 16
-	maxArgonLanes  = 16
-
 	saltBytes = 16
 	hashBytes = 32
 	maxPHC    = 512
@@ -52,9 +47,10 @@ func (p Argon2) orDefaults() Argon2 {
 	return p
 }
 
-func (p Argon2) check() error {
-	if p.Memory < 8*uint32(p.Lanes) || p.Memory > maxArgonMemory || p.Passes < 1 || p.Passes > maxArgonPasses ||
-		p.Lanes < 1 || p.Lanes > maxArgonLanes {
+// check refuses parameters that argon2id does not allow, or that ask for more than most.
+func (p Argon2) check(most Argon2) error {
+	if p.Memory < 8*uint32(p.Lanes) || p.Memory > most.Memory || p.Passes < 1 || p.Passes > most.Passes ||
+		p.Lanes < 1 || p.Lanes > most.Lanes {
 		return fmt.Errorf("argon2id parameters out of range: %d KiB, %d passes, %d lanes", p.Memory, p.Passes, p.Lanes)
 	}
 	return nil
@@ -67,8 +63,9 @@ type phc struct {
 	hash []byte
 }
 
-// parsePHC reads $argon2id$v=19$m=…,t=…,p=…$salt$hash, with base64 that is not padded.
-func parsePHC(s string) (phc, error) {
+// parsePHC reads $argon2id$v=19$m=…,t=…,p=…$salt$hash, with base64 that is not padded. One that asks for more than most
+// was not made by us, and would be a way to exhaust the memory.
+func parsePHC(s string, most Argon2) (phc, error) {
 	if len(s) > maxPHC {
 		return phc{}, errPHC
 	}
@@ -89,11 +86,11 @@ func parsePHC(s string) (phc, error) {
 		}
 		n[i] = uint32(v)
 	}
-	if n[2] > maxArgonLanes {
+	if n[2] > math.MaxUint8 {
 		return phc{}, errPHC
 	}
 	h := phc{Argon2: Argon2{Memory: n[0], Passes: n[1], Lanes: uint8(n[2])}}
-	if h.check() != nil {
+	if h.check(most) != nil {
 		return phc{}, errPHC
 	}
 	var err error

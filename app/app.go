@@ -143,7 +143,7 @@ func build(
 		PasswordMost: gateway.Argon2{Memory: configs.MaxArgon2Memory, Passes: configs.MaxArgon2Iterations, Lanes: 16},
 		Parallel:     cfg.Login.ParallelVerifications, AccessLife: cfg.Login.AccessTTL, RefreshLife: cfg.Login.RefreshTTL,
 		AdminKey: &key, Registerer: registry,
-		Ended: func(who domain.Principal) { p.gateway.EndSessions(who, domain.NotWelcome()) },
+		Ended: func(who domain.Principal, byToken bool) { p.gateway.EndSessions(who, byToken, domain.NotWelcome()) },
 	})
 	if err != nil {
 		return nil, err
@@ -154,7 +154,7 @@ func build(
 		logs = append(logs, log)
 	}
 	p.gateway, err = gateway.New(gateway.Options{
-		Logs: logs, History: store, Sessions: store, Authenticator: p.accounts, Limits: limits,
+		Logs: logs, History: store, Sessions: store, Authenticator: p.accounts, Logins: p.accounts, Limits: limits,
 		MessageRate: float64(cfg.Limits.MessagesPerSecond), CommandRate: float64(cfg.Limits.CommandsPerSecond),
 		MaxSessions: cfg.Limits.Sessions, MaxUserSessions: cfg.Limits.SessionsPerUser,
 		MaxSubscriptions: cfg.Limits.Subscriptions, MaxDirectBytes: int(cfg.Limits.Waiting),

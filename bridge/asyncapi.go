@@ -297,6 +297,8 @@ func (b *asyncBuilder) resultFields(command string) []string {
 		"getUsers":                {"users"},
 		"editUser":                {"user"},
 		"managePushNotifications": {"user"},
+		"issueTokens":             {"accessToken", "accessExpires", "refreshToken", "refreshExpires"},
+		"revokeTokens":            {},
 		"createConversation":      {"conversation", "existing"},
 		"getConversation":         {"conversation"},
 		"getConversations":        {"conversations"},

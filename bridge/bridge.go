@@ -23,6 +23,16 @@ type Logins interface {
 	Refresh(ctx context.Context, refreshToken string) (domain.Login, error)
 	Logout(ctx context.Context, accessToken string) error
 	IssueTokens(ctx context.Context, p domain.Principal, username domain.Username) (domain.Tokens, error)
+	RevokeTokens(ctx context.Context, p domain.Principal, username domain.Username) error
+	OneTime
+}
+
+// OneTime logs users in by keys that work once.
+type OneTime interface {
+	OneTimeKey(ctx context.Context, username string) (domain.OneTimeKey, error)
+	LoginOneTime(ctx context.Context, username, key, hash string) (domain.Login, error)
+	OneTimeSecret(ctx context.Context, p domain.Principal, username domain.Username) (string, error)
+	ForgetOneTimeSecret(ctx context.Context, p domain.Principal, username domain.Username) error
 }
 
 // Users administer users.
@@ -132,6 +142,7 @@ func New(o Options) (http.Handler, error) {
 	a := &api{Options: o, mux: http.NewServeMux(), metrics: m, flights: newFlights()}
 	a.huma = humago.New(a.mux, humaConfig(o.Version))
 	a.loginRoutes()
+	a.tokenRoutes()
 	a.userRoutes()
 	a.conversationRoutes()
 	a.serviceRoutes()

@@ -12,8 +12,17 @@ const tagLogin = "Login"
 type loginRequest struct {
 	Body struct {
 		Username string `json:"username" doc:"Full name, name@application.account."`
-		Password string `json:"password"`
+		Password string `json:"password,omitempty" doc:"Or oneTimeKey and hash."`
+
+		OneTimeKey string `json:"oneTimeKey,omitempty" doc:"A key of /v1/login/one-time-keys for the same user."`
+		Hash       string `json:"hash,omitempty" doc:"Hexadecimal HMAC-SHA-256 of the key, keyed with the user's one-time secret."`
 	} `nameHint:"LoginRequest"`
+}
+
+type oneTimeKeyRequest struct {
+	Body struct {
+		Username string `json:"username" doc:"Full name, name@application.account."`
+	} `nameHint:"OneTimeKeyRequest"`
 }
 
 type refreshRequest struct {
@@ -27,15 +36,30 @@ type empty struct{}
 func (a *api) loginRoutes() {
 	handle(a, route{
 		method: http.MethodPost, path: "/v1/login", id: "login", tag: tagLogin, public: true, status: http.StatusOK,
-		summary:     "Log in with name and password",
+		summary:     "Log in with name and password, or with a one-time key",
 		description: "The access token is good for 48 hours, over HTTP and as a password over MQTT.",
 		result:      schemaOf[domain.Login](a), refusals: []domain.Code{domain.NotAuthenticated},
 	}, func(ctx context.Context, _ caller, in *loginRequest) (reply, error) {
-		if in.Body.Username == "" || in.Body.Password == "" {
-			return reply{}, domain.Errorf(domain.InvalidRequest, "username and password are required")
+		byKey := in.Body.OneTimeKey != "" && in.Body.Hash != ""
+		switch {
+		case in.Body.Username == "", (in.Body.Password == "") != byKey, (in.Body.OneTimeKey != "") != byKey, (in.Body.Hash != "") != byKey:
+			return reply{}, domain.Errorf(domain.InvalidRequest, "username and password are required, or username, oneTimeKey and hash")
+		case byKey:
+			login, err := a.Accounts.LoginOneTime(ctx, in.Body.Username, in.Body.OneTimeKey, in.Body.Hash)
+			return reply{Body: login}, err
 		}
 		login, err := a.Accounts.Login(ctx, in.Body.Username, in.Body.Password)
 		return reply{Body: login}, err
+	})
+	handle(a, route{
+		method: http.MethodPost, path: "/v1/login/one-time-keys", id: "getOneTimeKey", tag: tagLogin, public: true, status: http.StatusOK,
+		summary: "Get a key to log in with, once",
+		description: "The key lives for five minutes. The application's backend computes its hash, with the user's one-time secret; " +
+			"name, key and hash are then a login. Whether there is such a user is not told.",
+		result: schemaOf[domain.OneTimeKey](a),
+	}, func(ctx context.Context, _ caller, in *oneTimeKeyRequest) (reply, error) {
+		key, err := a.Accounts.OneTimeKey(ctx, in.Body.Username)
+		return reply{Body: key}, err
 	})
 	handle(a, route{
 		method: http.MethodPost, path: "/v1/login/refresh", id: "refreshLogin", tag: tagLogin, public: true, status: http.StatusOK,

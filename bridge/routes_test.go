@@ -23,6 +23,23 @@ func TestLoginRefreshAndLogout(t *testing.T) {
 	if got := w.admin.last(); got != "login alice@chat.acme secret" {
 		t.Errorf("called %q", got)
 	}
+	a = w.as("", "POST", "/v1/login/one-time-keys", `{"username":"alice@chat.acme"}`)
+	a.want(t, "one-time key", 200, `{"key":"k","expires":5}`)
+	if got := w.admin.last(); got != "key alice@chat.acme" {
+		t.Errorf("called %q", got)
+	}
+	a = w.as("", "POST", "/v1/login", `{"username":"alice@chat.acme","oneTimeKey":"k","hash":"ab"}`)
+	a.want(t, "login with a key", 200, "")
+	if got := w.admin.last(); got != "login with a key alice@chat.acme k ab" {
+		t.Errorf("called %q", got)
+	}
+	for _, body := range []string{
+		`{}`, `{"username":"x"}`, `{"password":"x"}`, `{"username":"x","oneTimeKey":"k"}`, `{"username":"x","hash":"ab"}`,
+		`{"username":"x","password":"y","oneTimeKey":"k","hash":"ab"}`, `{"username":"x","password":"y","hash":"ab"}`,
+		`{"username":"x","oneTimeKey":"k","hash":"ab","token":"z"}`,
+	} {
+		w.as("", "POST", "/v1/login", body).wantProblem(t, body, 400, domain.InvalidRequest)
+	}
 	a = w.as("", "POST", "/v1/login/refresh", `{"refreshToken":"rt_x"}`)
 	a.want(t, "refresh", 200, "")
 	if got := w.admin.last(); got != "refresh rt_x" {
@@ -62,6 +79,9 @@ func TestUserRoutes(t *testing.T) {
 			"POST", "/v1/users/bob@chat.acme/tokens", "", 201, "tokens bob@chat.acme",
 			`{"accessToken":"access!","accessExpires":1,"refreshToken":"refresh","refreshExpires":2}`,
 		},
+		"revoke":        {"DELETE", "/v1/users/bob@chat.acme/tokens", "", 204, "revoke bob@chat.acme", ""},
+		"secret":        {"GET", "/v1/users/bob@chat.acme/one-time-secret", "", 200, "secret bob@chat.acme", `{"secret":"os_1"}`},
+		"forget secret": {"DELETE", "/v1/users/bob@chat.acme/one-time-secret", "", 204, "forget bob@chat.acme", ""},
 		"search": {
 			"GET", "/v1/users?q=bo&application=chat&account=acme", "", 200,
 			`search {"Root":0,"Application":"chat","Account":"acme","Text":"bo","After":0,"Limit":51}`, `{"users":[]}`,

@@ -86,15 +86,6 @@ func (a *api) userRoutes() {
 	}, func(ctx context.Context, c caller, in *usernamePath) (reply, error) {
 		return reply{}, a.Accounts.DeleteUser(ctx, c.principal, domain.Username(in.Username))
 	})
-	handle(a, route{
-		method: http.MethodPost, path: "/v1/users/{username}/tokens", id: "issueTokens", tag: tagUsers, creates: true, secret: true,
-		status: http.StatusCreated, summary: "Log a user in without its password",
-		description: "For services that know their users themselves, and the admin key.",
-		result:      schemaOf[domain.Tokens](a), refusals: []domain.Code{domain.AccessDenied, domain.UserNotFound},
-	}, func(ctx context.Context, c caller, in *usernamePath) (reply, error) {
-		t, err := a.Accounts.IssueTokens(ctx, c.principal, domain.Username(in.Username))
-		return reply{Body: t}, err
-	})
 }
 
 // lookUpUsers gives the users that are named, by the command getUsers.

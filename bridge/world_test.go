@@ -270,6 +270,26 @@ func (f *fakeAdmin) IssueTokens(_ context.Context, _ domain.Principal, u domain.
 	return f.tokens(), err
 }
 
+func (f *fakeAdmin) RevokeTokens(_ context.Context, _ domain.Principal, u domain.Username) error {
+	return f.note("revoke", string(u))
+}
+
+func (f *fakeAdmin) OneTimeKey(_ context.Context, username string) (domain.OneTimeKey, error) {
+	return domain.OneTimeKey{Key: "k", Expires: 5}, f.note("key", username)
+}
+
+func (f *fakeAdmin) LoginOneTime(_ context.Context, username, key, hash string) (domain.Login, error) {
+	return domain.Login{Tokens: f.tokens()}, f.note("login with a key", username, key, hash)
+}
+
+func (f *fakeAdmin) OneTimeSecret(_ context.Context, _ domain.Principal, u domain.Username) (string, error) {
+	return "os_1", f.note("secret", string(u))
+}
+
+func (f *fakeAdmin) ForgetOneTimeSecret(_ context.Context, _ domain.Principal, u domain.Username) error {
+	return f.note("forget", string(u))
+}
+
 func (f *fakeAdmin) CreateUser(_ context.Context, _ domain.Principal, r domain.UserRequest) (domain.User, error) {
 	err := f.note("create", string(r.Username), r.DisplayName, string(r.CustomData))
 	return domain.User{ID: 4, Username: r.Username, DisplayName: r.DisplayName, CustomData: r.CustomData}, err

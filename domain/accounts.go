@@ -16,6 +16,12 @@ type Login struct {
 	User User `json:"user"`
 }
 
+// OneTimeKey is a key with which a user may log in once.
+type OneTimeKey struct {
+	Key     string `json:"key" doc:"What the backend computes the hash of."`
+	Expires int64  `json:"expires" doc:"Milliseconds since 1970."`
+}
+
 // UserRequest is a user as it shall be created.
 type UserRequest struct {
 	Username    Username  `json:"username" doc:"Full name, name@application.account."`

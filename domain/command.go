@@ -19,6 +19,8 @@ const (
 	Append
 	// Change may alter the state of a conversation; it is decided under the store's row locks.
 	Change
+	// Logins makes or ends the caller's logins; it is decided on the principal alone.
+	Logins
 )
 
 // Command is what somebody wants: the sealed set of protocol.md section 6, decoded from MQTT and HTTP alike.
@@ -50,6 +52,7 @@ func CommandNames() []string {
 	return []string{
 		"getMe", "getUser", "getUsers", "editUser", "managePushNotifications", "createConversation", "getConversation", "getConversations",
 		"addParticipants", "removeParticipants", "sendMessage", "retransmitEvents",
+		"issueTokens", "revokeTokens",
 	}
 }
 
@@ -80,6 +83,10 @@ func NewCommand(name string) Command {
 		return &SendMessage{}
 	case "retransmitEvents":
 		return &RetransmitEvents{}
+	case "issueTokens":
+		return &IssueTokens{}
+	case "revokeTokens":
+		return &RevokeTokens{}
 	}
 	return nil
 }

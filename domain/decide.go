@@ -56,6 +56,8 @@ type Decision struct {
 	Notices []Told
 	// Page is a stretch of the log that the result shall show; nil: none.
 	Page *Page
+	// Login is what shall be done with the caller's logins; only commands of the kind [Logins] want anything.
+	Login LoginStep
 	// Result is what the caller gets.
 	Result Result
 }
@@ -95,6 +97,7 @@ type Result struct {
 	Events        []*Event        `json:"events,omitzero"`
 	From          Seq             `json:"from,omitempty"`
 	To            Seq             `json:"to,omitempty"`
+	*Tokens
 }
 
 // Decide applies the rules of Parley to a command: it either gives what shall happen, or an *Error that says why

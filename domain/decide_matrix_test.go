@@ -217,6 +217,8 @@ func columns() map[string]column {
 		},
 		"editUser":                {&domain.EditUser{CustomData: ptr(domain.RawObject(`{"a":1}`))}, question.forUsers},
 		"managePushNotifications": {&domain.ManagePushNotifications{Events: []domain.EventType{"editMessage"}}, question.forUsers},
+		"issueTokens":             {&domain.IssueTokens{}, question.forUsers},
+		"revokeTokens":            {&domain.RevokeTokens{}, question.forUsers},
 		"createConversation": {
 			&domain.CreateConversation{Participants: []domain.NewParticipant{{UserRef: domain.UserRef{UserID: dave}}}},
 			func(q question) int { return userNumber(q.role) },

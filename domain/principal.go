@@ -12,6 +12,8 @@ type Principal struct {
 	Device string
 	// Login is the family of the access token that proved who the user is; zero for a password.
 	Login [16]byte
+	// External is set for a user who was proven by a token of another issuer.
+	External bool
 	// Service and ServiceName are set for a service, also when it acts on a user's behalf.
 	Service     ServiceID
 	ServiceName string
@@ -25,6 +27,9 @@ type Principal struct {
 
 // IsUser reports whether p is a user acting for itself.
 func (p Principal) IsUser() bool { return p.User != 0 && p.Service == 0 && !p.Admin }
+
+// ByToken reports whether p is a user who was proven by a token, ours or another issuer's.
+func (p Principal) ByToken() bool { return p.IsUser() && (p.External || p.Login != [16]byte{}) }
 
 // IsBackend reports whether p is a service or the admin key: it acts with every right in the trees that it sees.
 func (p Principal) IsBackend() bool { return p.Service != 0 || p.Admin }

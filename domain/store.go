@@ -54,11 +54,13 @@ type Changed struct {
 	Before *Conversation
 }
 
-// Credential is what a password login is checked against.
+// Credential is what a login by password or one-time key is checked against.
 type Credential struct {
 	User User
 	// PasswordHash is in the PHC string format; empty: the user has no password.
 	PasswordHash string
+	// OneTimeSecret is what hashes of one-time keys are keyed with; empty: there is none.
+	OneTimeSecret string
 }
 
 // NewUser is a user to be created.

@@ -30,10 +30,11 @@ type Accounts struct {
 	minter  *minter
 	refresh time.Duration
 	admin   *[32]byte
-	ended   func(domain.Principal)
+	ended   func(p domain.Principal, byToken bool)
 	now     func() time.Time
 	random  io.Reader
 	metrics *loginMetrics
+	oneTime oneTimeMAC
 }
 
 // AccountsOptions configure [NewAccounts]. The zero value is a sensible default.
@@ -61,8 +62,9 @@ type AccountsOptions struct {
 	AdminKey *[32]byte
 	// Ended is told of a user or service whose logins have all been ended (it was deleted, its tokens were revoked,
 	// its password or key replaced), or of a user with the one Login that has been (a logout, a stolen refresh token), so
-	// that the sessions can be closed. It must not block. nil: nobody cares.
-	Ended func(p domain.Principal)
+	// that the sessions can be closed; byToken: only those that were opened with a token. It must not block. nil: nobody
+	// cares.
+	Ended func(p domain.Principal, byToken bool)
 
 	Now        func() time.Time
 	Random     io.Reader             // default: crypto/rand
@@ -92,7 +94,7 @@ func NewAccounts(dir Directory, tokens Tokens, reg Registry, o AccountsOptions) 
 		o.Random = rand.Reader
 	}
 	if o.Ended == nil {
-		o.Ended = func(domain.Principal) {}
+		o.Ended = func(domain.Principal, bool) {}
 	}
 	cache, err := newPasswordCache(o.Random, o.Remember, o.Now)
 	if err != nil {
@@ -228,20 +230,8 @@ func (a *Accounts) service(ctx context.Context, h domain.Hello) (domain.Principa
 
 // password gives the user whose name and password these are.
 func (a *Accounts) password(ctx context.Context, username, password string) (domain.User, error) {
-	var c domain.Credential
-	name, err := domain.ParseUsername(username)
-	if err == nil {
-		c, err = a.dir.Credential(ctx, name)
-	}
-	switch domain.CodeOf(err) {
-	case "":
-		if c.User.Deleted {
-			c.PasswordHash = ""
-		}
-	case domain.InvalidRequest, domain.UserNotFound, domain.NotFound:
-		// Go on: the answer must take as long as for a user that there is.
-		c = domain.Credential{}
-	default:
+	c, err := a.credential(ctx, username)
+	if err != nil {
 		return domain.User{}, err
 	}
 	right, err := a.hasher.verify(ctx, c.PasswordHash, password)
@@ -252,6 +242,27 @@ func (a *Accounts) password(ctx context.Context, username, password string) (dom
 		return domain.User{}, errWrong()
 	}
 	return c.User, nil
+}
+
+// credential gives what a login of the name is checked against: an empty one for a user who is not there or was deleted,
+// so that the caller goes on, and takes as long as for one who is.
+func (a *Accounts) credential(ctx context.Context, username string) (domain.Credential, error) {
+	name, err := domain.ParseUsername(username)
+	var c domain.Credential
+	if err == nil {
+		c, err = a.dir.Credential(ctx, name)
+	}
+	switch domain.CodeOf(err) {
+	case "":
+		if !c.User.Deleted {
+			return c, nil
+		}
+		return domain.Credential{}, nil
+	case domain.InvalidRequest, domain.UserNotFound, domain.NotFound:
+		return domain.Credential{}, nil
+	default:
+		return domain.Credential{}, err
+	}
 }
 
 // errWrong is the one answer to every wrong login.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/parley-im/parley/domain"
 )
@@ -17,6 +18,11 @@ func (a *Accounts) Login(ctx context.Context, username, password string) (login 
 	if err != nil {
 		return domain.Login{}, err
 	}
+	return a.begin(ctx, u, began)
+}
+
+// begin starts a login of a user who has proven who it is; what was proven was read after began.
+func (a *Accounts) begin(ctx context.Context, u domain.User, began time.Time) (domain.Login, error) {
 	t, family, err := a.start(ctx, u)
 	if err != nil {
 		return domain.Login{}, err
@@ -52,7 +58,7 @@ func (a *Accounts) Refresh(ctx context.Context, refreshToken string) (login doma
 	})
 	if err != nil {
 		if stored.User != 0 {
-			a.ended(domain.Principal{User: stored.User, Login: stored.Family})
+			a.ended(domain.Principal{User: stored.User, Login: stored.Family}, false)
 		}
 		return domain.Login{}, loginRefusal(err)
 	}
@@ -85,7 +91,7 @@ func (a *Accounts) Logout(ctx context.Context, accessToken string) error {
 	}
 	p := u.Principal("")
 	p.Login = t.family
-	a.ended(p)
+	a.ended(p, false)
 	return nil
 }
 
@@ -100,8 +106,29 @@ func (a *Accounts) IssueTokens(ctx context.Context, p domain.Principal, username
 	return t, err
 }
 
-// RevokeTokens ends every login of a user. The user itself may do it, and backends. Its errors are those of
-// [Accounts.IssueTokens].
+// StartLogin starts another login of the user p. Its errors are user-not-found if it was deleted, or the store's.
+func (a *Accounts) StartLogin(ctx context.Context, p domain.Principal) (domain.Tokens, error) {
+	u, err := a.find(ctx, p, p.Username)
+	if err != nil {
+		return domain.Tokens{}, err
+	}
+	t, _, err := a.start(ctx, u)
+	return t, err
+}
+
+// EndLogins makes all tokens of the user p worthless. What is returned ends the sessions that were opened with them; it is
+// not nil if there is no error.
+func (a *Accounts) EndLogins(ctx context.Context, p domain.Principal) (endSessions func(), err error) {
+	if err := a.tokens.RevokeUser(ctx, p.User, a.now().UnixMilli()); err != nil {
+		return nil, err
+	}
+	return func() {
+		a.ended(domain.Principal{User: p.User, Username: p.Username, Root: p.Root, Account: p.Account}, true)
+	}, nil
+}
+
+// RevokeTokens ends every login of a user, and the sessions that were opened with tokens. The user itself may do it, and
+// backends. Its errors are those of [Accounts.IssueTokens].
 func (a *Accounts) RevokeTokens(ctx context.Context, p domain.Principal, username domain.Username) error {
 	var (
 		u   domain.User
@@ -115,15 +142,19 @@ func (a *Accounts) RevokeTokens(ctx context.Context, p domain.Principal, usernam
 	if err != nil {
 		return err
 	}
-	return a.end(ctx, u)
+	end, err := a.EndLogins(ctx, u.Principal(""))
+	if err == nil {
+		end()
+	}
+	return err
 }
 
-// end ends every login of a user, and its sessions.
+// end ends every login of a user, and all its sessions.
 func (a *Accounts) end(ctx context.Context, u domain.User) error {
 	if err := a.tokens.RevokeUser(ctx, u.ID, a.now().UnixMilli()); err != nil {
 		return err
 	}
-	a.ended(u.Principal(""))
+	a.ended(u.Principal(""), false)
 	return nil
 }
 

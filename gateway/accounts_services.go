@@ -40,7 +40,7 @@ func (a *Accounts) RotateService(ctx context.Context, p domain.Principal, accoun
 	if s, err = a.registry.RotateService(ctx, s.AccountName, name, digest); err != nil {
 		return domain.Service{}, "", err
 	}
-	a.ended(s.Principal())
+	a.ended(s.Principal(), false)
 	return s, key, nil
 }
 
@@ -53,7 +53,7 @@ func (a *Accounts) DeleteService(ctx context.Context, p domain.Principal, accoun
 	if err := a.registry.DeleteService(ctx, s.AccountName, name); err != nil {
 		return err
 	}
-	a.ended(s.Principal())
+	a.ended(s.Principal(), false)
 	return nil
 }
 

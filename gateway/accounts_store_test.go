@@ -22,6 +22,9 @@ type books struct {
 	keys     []domain.SigningKey
 	families map[[16]byte]*booksFamily
 	refresh  map[[32]byte]*booksRefresh
+	settings map[string][]byte
+	secrets  map[domain.UserID]string
+	used     map[[32]byte]bool
 	// down, when set, is what every call fails with; loads counts calls of SigningKeys.
 	down  error
 	loads int
@@ -41,6 +44,7 @@ func newBooks() *books {
 	return &books{
 		hashes: make(map[domain.UserID]string), from: make(map[domain.UserID]int64), apps: make(map[string]bool),
 		families: make(map[[16]byte]*booksFamily), refresh: make(map[[32]byte]*booksRefresh),
+		settings: make(map[string][]byte), secrets: make(map[domain.UserID]string), used: make(map[[32]byte]bool),
 	}
 }
 
@@ -71,7 +75,8 @@ func (b *books) Credential(_ context.Context, name domain.Username) (domain.Cred
 	if i < 0 {
 		return domain.Credential{}, domain.Errorf(domain.UserNotFound, "no user")
 	}
-	return domain.Credential{User: b.users[i], PasswordHash: b.hashes[b.users[i].ID]}, nil
+	id := b.users[i].ID
+	return domain.Credential{User: b.users[i], PasswordHash: b.hashes[id], OneTimeSecret: b.secrets[id]}, nil
 }
 
 func (b *books) TokenUser(_ context.Context, id domain.UserID, f [16]byte, issued int64) (domain.User, bool, error) {
@@ -99,6 +104,53 @@ func (b *books) ServiceByKey(_ context.Context, hash [32]byte) (domain.Service, 
 		return domain.Service{}, domain.Errorf(domain.NotFound, "no service")
 	}
 	return b.services[i], nil
+}
+
+func (b *books) InitSetting(_ context.Context, name string, value []byte) ([]byte, bool, error) {
+	leave, err := b.enter()
+	defer leave()
+	if err != nil {
+		return nil, false, err
+	}
+	stored, there := b.settings[name]
+	if !there {
+		stored, b.settings[name] = value, value
+	}
+	return stored, !there, nil
+}
+
+func (b *books) OneTimeSecret(_ context.Context, id domain.UserID, fresh string) (string, error) {
+	leave, err := b.enter()
+	defer leave()
+	if err != nil {
+		return "", err
+	}
+	if b.secrets[id] == "" {
+		b.secrets[id] = fresh
+	}
+	return b.secrets[id], nil
+}
+
+func (b *books) ForgetOneTimeSecret(_ context.Context, id domain.UserID) error {
+	leave, err := b.enter()
+	defer leave()
+	if err == nil {
+		delete(b.secrets, id)
+	}
+	return err
+}
+
+func (b *books) UseKey(_ context.Context, hash [32]byte, _ int64) error {
+	leave, err := b.enter()
+	defer leave()
+	switch {
+	case err != nil:
+		return err
+	case b.used[hash]:
+		return domain.Errorf(domain.NotAuthenticated, "used before")
+	}
+	b.used[hash] = true
+	return nil
 }
 
 func (b *books) SigningKeys(context.Context) ([]domain.SigningKey, error) {

@@ -34,7 +34,7 @@ func newOffice(t *testing.T) *office {
 	o.Accounts, err = NewAccounts(o.books, o.books, o.books, AccountsOptions{
 		Password: Argon2{Memory: 64, Passes: 1, Lanes: 1}, Parallel: 2, Queue: 1, AdminKey: &digest,
 		Now:   func() time.Time { return o.clock },
-		Ended: func(p domain.Principal) { o.ended = append(o.ended, p) },
+		Ended: func(p domain.Principal, _ bool) { o.ended = append(o.ended, p) },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -91,7 +91,7 @@ func (a *Accounts) DeleteUser(ctx context.Context, p domain.Principal, username 
 	if err := a.registry.DeleteUser(ctx, u.ID); err != nil {
 		return err
 	}
-	a.ended(u.Principal(""))
+	a.ended(u.Principal(""), false)
 	return nil
 }
 

@@ -28,6 +28,8 @@ type Options struct {
 	Logs          []Log
 	History       History
 	Authenticator Authenticator
+	// Logins makes and ends logins; nil: the commands that do so are refused.
+	Logins Logins
 	// Sessions keeps durable sessions; nil: every session ends with its connection.
 	Sessions Sessions
 
@@ -73,6 +75,7 @@ type Gateway struct {
 	// endings counts calls of EndSessions.
 	endings atomic.Int64
 	auth    Authenticator
+	logins  Logins
 	hub     *hub
 	shards  []*shard
 	limits  domain.Limits
@@ -118,7 +121,7 @@ func New(o Options) (*Gateway, error) {
 	g := &Gateway{
 		history: o.History, sessions: o.Sessions, node: newKey(), maxMarked: either(o.MaxMarked, 100),
 		maxUserSessions: o.MaxUserSessions, maxQueue: either(o.MaxQueue, 4096),
-		maxWaiting: either(o.MaxWaitingBytes, 256<<20), auth: o.Authenticator, limits: o.Limits, logger: o.Logger, now: o.Now,
+		maxWaiting: either(o.MaxWaitingBytes, 256<<20), auth: o.Authenticator, logins: o.Logins, limits: o.Limits, logger: o.Logger, now: o.Now,
 		messageRate: o.MessageRate, commandRate: o.CommandRate,
 		maxSubscriptions: either(o.MaxSubscriptions, 1000), maxSessions: o.MaxSessions,
 		maxDirect: maxDirectQueue, maxDirectBytes: either(o.MaxDirectBytes, 1<<20),
@@ -251,17 +254,24 @@ func (g *Gateway) displace(old, by *Session) {
 }
 
 // EndSessions ends the sessions of a user or a service, for instance because it was deleted; with who.Login only those that
-// were opened with a token of it. A session that is just being opened is ended too.
-func (g *Gateway) EndSessions(who domain.Principal, why domain.Farewell) {
+// were opened with a token of it, with byToken only those that were opened with any token. A session that is just being
+// opened is ended too.
+func (g *Gateway) EndSessions(who domain.Principal, byToken bool, why domain.Farewell) {
 	g.endings.Add(1)
 	sessions := g.hub.of(who.User)
 	if who.User == 0 {
 		sessions = g.hub.servicesOf(who.Root)
 	}
 	for _, s := range sessions {
-		if s.principal.Service == who.Service && (who.Login == [16]byte{} || s.principal.Login == who.Login) {
-			s.sink.Close(why)
+		if s.principal.Service != who.Service || byToken && !s.principal.ByToken() ||
+			who.Login != [16]byte{} && s.principal.Login != who.Login {
+			continue
 		}
+		if byToken {
+			s.endAfterReplies(why) // one of them may have asked for it
+			continue
+		}
+		s.sink.Close(why)
 	}
 }
 
@@ -301,7 +311,7 @@ func (g *Gateway) run(p domain.Principal, c domain.Command, accepted time.Time, 
 		finish(domain.Receipt{}, err)
 		return
 	}
-	if c.Kind() == domain.Read {
+	if c.Kind() == domain.Read || c.Kind() == domain.Logins {
 		if g.reads.Add(1) > maxReads {
 			g.reads.Add(-1)
 			finish(domain.Receipt{}, domain.Errorf(domain.Unavailable, "too many questions at a time"))
@@ -309,6 +319,14 @@ func (g *Gateway) run(p domain.Principal, c domain.Command, accepted time.Time, 
 		}
 		go func() {
 			defer g.reads.Add(-1)
+			if c.Kind() == domain.Logins {
+				g.underway.Add(1) // until its sessions are ended, too
+				defer g.underway.Done()
+				result, after, err := g.logIns(p, c)
+				finish(domain.Receipt{Result: &result}, err)
+				after()
+				return
+			}
 			result, err := g.read(p, c)
 			finish(domain.Receipt{Result: &result}, err)
 		}()

@@ -437,3 +437,18 @@ func (s *Session) end(why domain.Farewell, notice *domain.Notice) {
 	time.AfterFunc(time.Second, func() { s.sink.Close(why) })
 	s.push(topic, pub)
 }
+
+// endAfterReplies ends the session once the replies and notices that wait for it are sent, or after a second.
+func (s *Session) endAfterReplies(why domain.Farewell) {
+	s.mu.Lock()
+	waiting := len(s.direct) > 0 && s.last == nil
+	if waiting {
+		s.last, s.farewell = s.direct[len(s.direct)-1].publication, why
+	}
+	s.mu.Unlock()
+	if !waiting {
+		s.sink.Close(why)
+		return
+	}
+	time.AfterFunc(time.Second, func() { s.sink.Close(why) })
+}

@@ -177,8 +177,8 @@ func TestAUsersSessionsCanBeEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		phone, laptop, bob := w.connect(1, device("phone")), w.connect(1, device("laptop")), w.connect(2)
-		w.g.EndSessions(w.user(1), domain.NotWelcome())
-		w.g.EndSessions(domain.Principal{User: 99}, domain.NotWelcome())
+		w.g.EndSessions(w.user(1), false, domain.NotWelcome())
+		w.g.EndSessions(domain.Principal{User: 99}, false, domain.NotWelcome())
 		for _, cl := range []*client{phone, laptop} {
 			if got := cl.goodbyes(); !slices.Equal(got, []domain.Farewell{domain.NotWelcome()}) {
 				t.Errorf("told %v", got)
@@ -197,7 +197,7 @@ func TestALoginsSessionsCanBeEnded(t *testing.T) {
 			o.Authenticator.(*door).login = func(h domain.Hello) [16]byte { return [16]byte{h.Device[0]} }
 		})
 		tab, second, phone, bob := w.connect(1, device("a1")), w.connect(1, device("a2")), w.connect(1, device("b")), w.connect(2, device("a"))
-		w.g.EndSessions(domain.Principal{User: 1, Login: [16]byte{'a'}}, domain.NotWelcome())
+		w.g.EndSessions(domain.Principal{User: 1, Login: [16]byte{'a'}}, false, domain.NotWelcome())
 		for _, cl := range []*client{tab, second} {
 			if got := cl.goodbyes(); !slices.Equal(got, []domain.Farewell{domain.NotWelcome()}) {
 				t.Errorf("told %v", got)
@@ -218,7 +218,7 @@ func TestALoginThatIsEndedWhileItConnectsStaysOut(t *testing.T) {
 		d.login = func(domain.Hello) [16]byte {
 			d.login = nil
 			delete(d.store.users, 1) // of what is asked next, this one knows already
-			w.g.EndSessions(alice, domain.NotWelcome())
+			w.g.EndSessions(alice, false, domain.NotWelcome())
 			return [16]byte{}
 		}
 		if _, err := w.dial(alice); domain.CodeOf(err) != domain.NotAuthenticated {

@@ -49,9 +49,21 @@ type Tokens interface {
 	// and returns. A token that is unknown, expired or of a revoked family is not-authenticated; one that was used
 	// before is so too, and revokes its family: only then Family and User come with the error.
 	Refresh(ctx context.Context, hash [32]byte, now int64, next domain.RefreshToken) (domain.RefreshToken, error)
+	OneTime
 	// RevokeFamily ends a login; RevokeUser ends all of a user's logins up to the time.
 	RevokeFamily(ctx context.Context, family [16]byte) error
 	RevokeUser(ctx context.Context, id domain.UserID, now int64) error
+}
+
+// OneTime keeps what logins by one-time keys need.
+type OneTime interface {
+	// InitSetting stores a value unless there is one of that name, and gives the one that is stored then.
+	InitSetting(ctx context.Context, name string, value []byte) (stored []byte, created bool, err error)
+	// OneTimeSecret gives a user's secret, and makes it fresh if there is none; ForgetOneTimeSecret removes it.
+	OneTimeSecret(ctx context.Context, id domain.UserID, fresh string) (string, error)
+	ForgetOneTimeSecret(ctx context.Context, id domain.UserID) error
+	// UseKey notes that a key has been used, until it expires; not-authenticated if it was used before.
+	UseKey(ctx context.Context, hash [32]byte, expires int64) error
 }
 
 // Registry administers users, services and accounts. Any goroutine may call it.

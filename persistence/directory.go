@@ -8,17 +8,18 @@ import (
 )
 
 const selectLogin = `SELECT u.id, u.username, u.display_name, u.custom_data, u.deleted, u.created_at, a.id AS account_id,
-	COALESCE(a.parent_id, a.id) AS root_id, u.password_hash
-	FROM users u JOIN applications p ON p.id = u.application_id JOIN accounts a ON a.id = p.account_id WHERE u.username = $1`
+	COALESCE(a.parent_id, a.id) AS root_id, u.password_hash, COALESCE(o.secret, '')
+	FROM users u JOIN applications p ON p.id = u.application_id JOIN accounts a ON a.id = p.account_id
+	LEFT JOIN one_time_secrets o ON o.user_id = u.id WHERE u.username = $1`
 
-// Credential gives what a password login is checked against. A user that was deleted has no password any more, and is
+// Credential gives what a login is checked against. A user that was deleted has no password or secret any more, and is
 // marked as deleted. Errors: user-not-found, unavailable, internal.
 func (s *Store) Credential(ctx context.Context, name domain.Username) (domain.Credential, error) {
 	var c domain.Credential
 	err := s.read(func(q runner) error {
 		var r userRow
 		found, err := one(ctx, q, []any{
-			&r.ID, &r.Username, &r.DisplayName, &r.CustomData, &r.Deleted, &r.CreatedAt, &r.AccountID, &r.RootID, &c.PasswordHash,
+			&r.ID, &r.Username, &r.DisplayName, &r.CustomData, &r.Deleted, &r.CreatedAt, &r.AccountID, &r.RootID, &c.PasswordHash, &c.OneTimeSecret,
 		}, selectLogin, string(name))
 		if err == nil && !found {
 			return domain.Errorf(domain.UserNotFound, "no user %q", name)

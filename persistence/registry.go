@@ -124,8 +124,10 @@ func (s *Store) DeleteUser(ctx context.Context, id domain.UserID) error {
 		if n == 0 {
 			return domain.Errorf(domain.UserNotFound, "no user %d", id)
 		}
-		if _, err = q.exec(ctx, revokeAll, int64(id)); err != nil {
-			return err
+		for _, text := range [...]string{revokeAll, deleteSecret} {
+			if _, err = q.exec(ctx, text, int64(id)); err != nil {
+				return err
+			}
 		}
 		return s.removeSessionsOf(ctx, q, id)
 	})

@@ -88,6 +88,8 @@ const (
 	rememberedFor = 24 * time.Hour
 	// Access tokens may outlive the refresh token that came with them.
 	familiesFor = 7 * 24 * time.Hour
+	// usedFor is for how long used one-time keys are kept after they expired: the clocks of nodes may differ.
+	usedFor = time.Hour
 )
 
 // Cleanup removes what has expired by now (milliseconds since 1970): remembered answers after 24 hours, refresh tokens,
@@ -107,6 +109,7 @@ func (s *Store) Cleanup(ctx context.Context, now int64) error {
 			`DELETE FROM token_families WHERE id IN (SELECT id FROM token_families WHERE expires_at <= $1 LIMIT $2)`,
 			now - familiesFor.Milliseconds(),
 		},
+		{`DELETE FROM used_keys WHERE hash IN (SELECT hash FROM used_keys WHERE expires_at <= $1 LIMIT $2)`, now - usedFor.Milliseconds()},
 		{`DELETE FROM signing_keys WHERE id IN (SELECT id FROM signing_keys WHERE ends_at <= $1 LIMIT $2)`, now},
 	} {
 		for {

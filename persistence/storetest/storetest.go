@@ -109,6 +109,8 @@ func Run(t *testing.T, b Backend) {
 		{"RefreshTokensWorkOnce", refreshTokensWorkOnce},
 		{"ReusedRefreshTokenEndsTheLogin", reusedRefreshToken},
 		{"RevokedUsersAreOut", revokedUsers},
+		{"OneTimeSecretsAreMadeOnce", oneTimeSecrets},
+		{"OneTimeKeysWorkOnce", oneTimeKeysWorkOnce},
 		{"SigningKeysAreKept", signingKeys},
 		{"FirstSettingWins", firstSettingWins},
 		{"FirstAnswerIsRemembered", firstAnswerIsRemembered},

@@ -156,7 +156,8 @@ func build(
 	p.gateway, err = gateway.New(gateway.Options{
 		Logs: logs, History: store, Sessions: store, Authenticator: p.accounts, Logins: p.accounts, Limits: limits,
 		MessageRate: float64(cfg.Limits.MessagesPerSecond), CommandRate: float64(cfg.Limits.CommandsPerSecond),
-		MaxSessions: cfg.Limits.Sessions, MaxUserSessions: cfg.Limits.SessionsPerUser,
+		TransientRate: float64(cfg.Limits.TransientPerSecond),
+		MaxSessions:   cfg.Limits.Sessions, MaxUserSessions: cfg.Limits.SessionsPerUser,
 		MaxSubscriptions: cfg.Limits.Subscriptions, MaxDirectBytes: int(cfg.Limits.Waiting),
 		MaxWaitingBytes: int64(cfg.Limits.WaitingTotal), MaxQueue: queuePerShard(cfg, len(logs)), Logger: o.Logger, Registerer: registry,
 	})

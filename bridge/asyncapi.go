@@ -201,6 +201,12 @@ func (b *asyncBuilder) publishTopics() {
 			Summary: "Any bytes. Content Type (MQTT 5) gives the MIME type, Correlation Data the idempotency key.",
 		})
 	b.receives("publishRaw", "raw", "Send a message whose single part is the payload.")
+	b.channel("typing", "conversations/{conversation}/typing", "What the user is doing in a conversation.",
+		asyncMessage{Name: "typingOn", Summary: "Who writes; nothing is the same as {}.", Payload: payloadOf[domain.TypingOnTopic](b)})
+	b.receives("publishTyping", "typing", "Tell the others who writes.")
+	b.channel("read", "conversations/{conversation}/read", "Up to which event the user has read a conversation.",
+		asyncMessage{Name: "readUpTo", Summary: "The mark; nothing is the same as {}.", Payload: payloadOf[domain.ReadOnTopic](b)})
+	b.receives("publishRead", "read", "Mark a conversation as read.")
 }
 
 func (b *asyncBuilder) subscribeTopics() {
@@ -305,6 +311,10 @@ func (b *asyncBuilder) resultFields(command string) []string {
 		"addParticipants":         {"conversation"},
 		"removeParticipants":      {"conversation"},
 		"sendMessage":             {"message"},
+		"typing":                  {},
+		"markAsRead":              {},
+		"getReceipts":             {"recipientStatus", "readStatus", "deliveryStatus", "lastDeliveredAt?", "lastReadAt?"},
+		"getUnread":               {"unread"},
 		"retransmitEvents":        {"events", "from", "to"},
 	}[command]
 	if !ok {
@@ -331,15 +341,17 @@ func (a *api) serveAsyncAPI() error {
 	return nil
 }
 
-// ownMayMiss corrects what huma cannot know: what only the user itself sees is an embedded pointer, whose fields it takes
-// for always present.
+// ownMayMiss corrects what huma cannot know: what only the user itself sees, or one kind of notice has, is an embedded
+// pointer, whose fields it takes for always present.
 func ownMayMiss(schemas map[string]*huma.Schema) {
-	user := schemas["User"]
-	if user == nil {
-		return
-	}
-	for f := range reflect.TypeFor[domain.Own]().Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		user.Required = slices.DeleteFunc(user.Required, func(s string) bool { return s == name })
+	for schema, part := range map[string]reflect.Type{"User": reflect.TypeFor[domain.Own](), "Notice": reflect.TypeFor[domain.Unread]()} {
+		whole := schemas[schema]
+		if whole == nil {
+			continue
+		}
+		for f := range part.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			whole.Required = slices.DeleteFunc(whole.Required, func(s string) bool { return s == name })
+		}
 	}
 }

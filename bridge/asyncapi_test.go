@@ -42,7 +42,7 @@ func TestEveryCommandIsDescribedWithItsResult(t *testing.T) {
 			t.Errorf("%s: operation %+v", name, op)
 		}
 		result, ok := doc.Components.Messages[name+"Reply"].Payload.Properties["result"]
-		if !ok || result.Properties == nil && name != "revokeTokens" { // which has nothing to say
+		if !ok || result.Type == nil {
 			t.Errorf("%s has no result", name)
 		}
 		for field, s := range result.Properties {

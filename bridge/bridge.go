@@ -145,6 +145,7 @@ func New(o Options) (http.Handler, error) {
 	a.tokenRoutes()
 	a.userRoutes()
 	a.conversationRoutes()
+	a.readRoutes()
 	a.serviceRoutes()
 	a.healthRoutes()
 	if err := a.describe(); err != nil {

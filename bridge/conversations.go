@@ -132,9 +132,10 @@ func (a *api) conversationRoutes() {
 	handle(a, route{
 		method: http.MethodPost, path: "/v1/conversations/{uuid}/messages", id: "sendMessage", tag: tagConversations, creates: true,
 		status: http.StatusCreated, existing: true, limit: a.Limits.MessageBytes, summary: "Send a message",
-		description: "A message whose id was used before by the same sender in the conversation is given with status 200.",
-		result:      a.result("message"),
-		refusals:    slices.Concat(about, []domain.Code{domain.UserNotFound, domain.NotParticipant}),
+		description: "A message whose id was used before by the same sender in the conversation is given with status 200, and so " +
+			"is one for those online only (options.transient).",
+		result:   a.result("message"),
+		refusals: slices.Concat(about, []domain.Code{domain.UserNotFound, domain.NotParticipant}),
 	}, a.sendMessage)
 	handle(a, route{
 		method: http.MethodGet, path: "/v1/conversations/{uuid}/events", id: "getEvents", tag: tagConversations, status: http.StatusOK,
@@ -170,6 +171,9 @@ func (a *api) sendMessage(ctx context.Context, c caller, in *sendMessageRequest)
 		if p, err = a.actAs(ctx, p, in.Body.As); err != nil {
 			return reply{}, err
 		}
+	}
+	if cmd.Kind() == domain.Signalling {
+		return a.run(ctx, p, cmd) // for those online only: nothing is created
 	}
 	return a.create(ctx, p, cmd)
 }

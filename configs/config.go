@@ -85,6 +85,7 @@ type Rule struct {
 type Limits struct {
 	MessagesPerSecond     int           `koanf:"messagesPerSecond"`     // messages of one user, over all devices
 	CommandsPerSecond     int           `koanf:"commandsPerSecond"`     // other commands of one user, over all devices
+	TransientPerSecond    int           `koanf:"transientPerSecond"`    // messages of one user to those online only
 	ConnectionsPerAddress int           `koanf:"connectionsPerAddress"` // simultaneous connections from one IP address
 	PacketSize            Size          `koanf:"packetSize"`            // an MQTT packet from a client
 	ConnectTimeout        time.Duration `koanf:"connectTimeout"`        // from accepting a connection to having its CONNECT
@@ -148,6 +149,7 @@ func Default() Config {
 		Limits: Limits{
 			MessagesPerSecond:     0,
 			CommandsPerSecond:     0,
+			TransientPerSecond:    30,
 			ConnectionsPerAddress: 10_000,
 			PacketSize:            128 * KiB,
 			ConnectTimeout:        10 * time.Second,

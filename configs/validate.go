@@ -37,6 +37,7 @@ func (c *Config) problems() []Problem {
 	l := c.Limits
 	v.number("limits.messagesPerSecond", l.MessagesPerSecond, 0, 1e9)
 	v.number("limits.commandsPerSecond", l.CommandsPerSecond, 0, 1e9)
+	v.number("limits.transientPerSecond", l.TransientPerSecond, 0, 1e9)
 	v.number("limits.connectionsPerAddress", l.ConnectionsPerAddress, 0, 1e9)
 	v.size("limits.packetSize", l.PacketSize, 1*KiB, 268_435_455) // The maximum of MQTT.
 	v.duration("limits.connectTimeout", l.ConnectTimeout, 10*time.Millisecond, 10*time.Minute)

@@ -21,6 +21,11 @@ const (
 	Change
 	// Logins makes or ends the caller's logins; it is decided on the principal alone.
 	Logins
+	// Marking is a Change that alters nothing but how far its principal has come: messages that were given after it may
+	// be stored before it.
+	Marking
+	// Signalling stores nothing: it is decided on a cached head like an Append, and tells those who are there.
+	Signalling
 )
 
 // Command is what somebody wants: the sealed set of protocol.md section 6, decoded from MQTT and HTTP alike.
@@ -51,7 +56,8 @@ func (m *Meta) Common() *Meta { return m }
 func CommandNames() []string {
 	return []string{
 		"getMe", "getUser", "getUsers", "editUser", "managePushNotifications", "createConversation", "getConversation", "getConversations",
-		"addParticipants", "removeParticipants", "sendMessage", "retransmitEvents",
+		"addParticipants", "removeParticipants", "sendMessage", "typing", "markAsRead", "retransmitEvents", "getReceipts",
+		"getUnread",
 		"issueTokens", "revokeTokens",
 	}
 }
@@ -81,12 +87,20 @@ func NewCommand(name string) Command {
 		return &RemoveParticipants{}
 	case "sendMessage":
 		return &SendMessage{}
+	case "typing":
+		return &Typing{}
+	case "markAsRead":
+		return &MarkAsRead{}
 	case "retransmitEvents":
 		return &RetransmitEvents{}
 	case "issueTokens":
 		return &IssueTokens{}
 	case "revokeTokens":
 		return &RevokeTokens{}
+	case "getReceipts":
+		return &GetReceipts{}
+	case "getUnread":
+		return &GetUnread{}
 	}
 	return nil
 }
@@ -177,6 +191,10 @@ func (req *Request) decode(pub *Publish, l Limits) error {
 		// In 3.1.1 there are no properties, and a payload is not JSON: nobody asked for a reply.
 		req.Command = rawMessage(topic.Conversation, pub)
 		return nil
+	case TypingTopic:
+		req.Name = "typing"
+	case ReadTopic:
+		req.Name = "markAsRead"
 	case CommandTopic:
 		req.WantsReply = true
 		req.Command = NewCommand(topic.Command)
@@ -185,32 +203,51 @@ func (req *Request) decode(pub *Publish, l Limits) error {
 			return Errorf(UnknownCommand, "no command %q", clip(topic.Command))
 		}
 		req.Name = topic.Command
-		if len(bytes.TrimSpace(payload)) == 0 {
-			payload = []byte("{}")
-		}
-	case NoTopic, TypingTopic, ReadTopic, EventsTopic, SignalsTopic, InboxTopic, StatusTopic, RepliesTopic:
+	case NoTopic, EventsTopic, SignalsTopic, InboxTopic, StatusTopic, RepliesTopic:
 		return Errorf(AccessDenied, "nobody may publish to %s", clip(pub.Topic))
 	}
 	if req.Name == "sendMessage" && len(payload) > l.MessageBytes {
 		req.RequestID = lenientRequestID(payload)
 		return errMessageTooLarge(l)
 	}
+	if topic.Kind != MessagesTopic && len(bytes.TrimSpace(payload)) == 0 {
+		payload = []byte("{}")
+	}
 	var err error
-	if topic.Kind == MessagesTopic {
+	switch topic.Kind {
+	case MessagesTopic:
 		var body MessageOnTopic
 		req.RequestID, err = decodeStrict(payload, &body)
-		m := &SendMessage{Conversation: topic.Conversation, MessageRequest: body.MessageRequest}
-		m.RequestID = body.RequestID
-		req.Command = m
-		return err
+		req.Command = &SendMessage{Conversation: topic.Conversation, MessageRequest: body.MessageRequest, Meta: body.Meta}
+	case TypingTopic:
+		var body TypingOnTopic
+		req.RequestID, err = decodeStrict(payload, &body)
+		req.Command = &Typing{Conversation: topic.Conversation, State: body.State, Meta: body.Meta}
+	case ReadTopic:
+		var body ReadOnTopic
+		req.RequestID, err = decodeStrict(payload, &body)
+		req.Command = &MarkAsRead{Conversation: topic.Conversation, Seq: body.Seq, Meta: body.Meta}
+	default:
+		req.RequestID, err = decodeStrict(payload, req.Command)
 	}
-	req.RequestID, err = decodeStrict(payload, req.Command)
 	return err
 }
 
 // MessageOnTopic is the payload of conversations/<uuid>/messages.
 type MessageOnTopic struct {
 	MessageRequest
+	Meta
+}
+
+// TypingOnTopic is the payload of conversations/<uuid>/typing; empty means the same as {}.
+type TypingOnTopic struct {
+	State TypingState `json:"state,omitempty" enum:"started,paused,finished" doc:"Absent: started."`
+	Meta
+}
+
+// ReadOnTopic is the payload of conversations/<uuid>/read; empty means the same as {}.
+type ReadOnTopic struct {
+	Seq *int64 `json:"seq,omitempty" doc:"1 to the last event; 0: everything but event 1 is unread; absent: the last event."`
 	Meta
 }
 

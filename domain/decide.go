@@ -8,6 +8,9 @@ type Needs struct {
 	Conversations []ConversationID
 	// Users are users of the directory to look up, within what the principal may see.
 	Users []UserRef
+	// Alone leaves out all participants of the conversations above but the principal: what is decided on them must not
+	// change the conversation.
+	Alone bool
 	// Past asks for the membership intervals of the principal (a user) in the conversations above.
 	Past bool
 	// Self asks for the principal's own record with its private part. A Change that names no Conversation and asks for
@@ -15,6 +18,10 @@ type Needs struct {
 	Self bool
 	// Message asks for the sendMessage event of this number in Conversation; 0: none.
 	Message Seq
+	// Recipients asks for those who took part in Conversation when Message was sent.
+	Recipients bool
+	// Unread asks for what the principal has not read; nil: nothing.
+	Unread *UnreadQuery
 }
 
 // Heads is the state that a decision may look at, and what purity forbids it to make itself.
@@ -36,6 +43,10 @@ type Heads struct {
 	Self *User
 	// Message is the sendMessage event asked for; nil: there is none.
 	Message *Event
+	// Recipients are those who took part when Message was sent, in the order of their numbers.
+	Recipients []Recipient
+	// Unread is what the principal has not read, the conversations with the newest messages first.
+	Unread []Unread
 	// Existing is the conversation that holds the unique key which an earlier run of this decision wanted: the
 	// store found it taken and runs the decision again.
 	Existing *Conversation
@@ -54,6 +65,10 @@ type Decision struct {
 	Self *User
 	// Notices are sent to inboxes after the commit, before the command is answered.
 	Notices []Told
+	// Read is how far the principal has read from now on; nil: as before.
+	Read *Mark
+	// Signals are told to those who follow the conversation's signals, after everything else is committed.
+	Signals []*Signal
 	// Page is a stretch of the log that the result shall show; nil: none.
 	Page *Page
 	// Login is what shall be done with the caller's logins; only commands of the kind [Logins] want anything.
@@ -97,6 +112,8 @@ type Result struct {
 	Events        []*Event        `json:"events,omitzero"`
 	From          Seq             `json:"from,omitempty"`
 	To            Seq             `json:"to,omitempty"`
+	Unread        []Unread        `json:"unread,omitzero"`
+	*Receipts
 	*Tokens
 }
 

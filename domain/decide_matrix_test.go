@@ -235,21 +235,40 @@ func columns() map[string]column {
 		},
 		"sendMessage": {
 			&domain.SendMessage{Conversation: id, MessageRequest: domain.MessageRequest{Content: domain.Content{Text: "hi"}}},
-			func(q question) int {
-				if n := q.withoutConversation(); n != 0 {
-					return n
-				}
-				switch {
-				case q.kind == removed:
-					return 16
-				case q.role == backend, q.role == administrator:
-					return 0
-				case q.can(func(p domain.Permissions) bool { return p.CanWrite }):
-					return 0
-				}
-				return 12
-			},
+			question.forWriters,
 		},
+		"typing": {&domain.Typing{Conversation: id}, question.forWriters},
+		"markAsRead": {&domain.MarkAsRead{Conversation: id, Seq: ptr(int64(2))}, func(q question) int {
+			if n := q.withoutConversation(); n != 0 {
+				return n
+			}
+			switch {
+			case q.kind == removed:
+				return 16
+			case q.can(func(p domain.Permissions) bool { return p.CanRead }):
+				return 0
+			}
+			return 12 // a backend does not read
+		}},
+		"getUnread": {&domain.GetUnread{}, question.forUsers},
+		"getReceipts": {&domain.GetReceipts{Conversation: id, Message: domain.NewMessageID(id, 2)}, func(q question) int {
+			if n := q.withoutConversation(); n != 0 {
+				return n
+			}
+			switch {
+			case q.role == backend, q.role == administrator:
+				return 0
+			case q.role == stranger && q.kind != public:
+				return 12
+			case q.kind == removed:
+				return 16
+			case q.role == former && q.kind == uber:
+				return 10 // it was sent before
+			case q.role == former, q.can(func(p domain.Permissions) bool { return p.CanRead }):
+				return 0
+			}
+			return 12
+		}},
 		"retransmitEvents": {
 			&domain.RetransmitEvents{Conversation: id, From: ptr(int64(1)), Count: ptr(int64(3))},
 			func(q question) int {
@@ -266,6 +285,22 @@ func columns() map[string]column {
 			},
 		},
 	}
+}
+
+// forWriters is the answer to what those who may write do.
+func (q question) forWriters() int {
+	if n := q.withoutConversation(); n != 0 {
+		return n
+	}
+	switch {
+	case q.kind == removed:
+		return 16
+	case q.role == backend, q.role == administrator:
+		return 0
+	case q.can(func(p domain.Permissions) bool { return p.CanWrite }):
+		return 0
+	}
+	return 12
 }
 
 // forUsers is the answer to what users do about themselves, wherever they are.
@@ -323,6 +358,7 @@ func TestWhoMayDoWhatWhere(t *testing.T) {
 							s.joined(carol, c.ID, 3)
 							s.left(carol, c.ID, 5)
 						}
+						s.said(conversationID(1), 2, bob, "hello")
 						_, err := s.decide(t, r.principal(), col.command)
 						if want := col.number(q); number(err) != want {
 							t.Errorf("%s by %s (bob: %s) in a %s conversation: number %d (%v), want %d",
@@ -445,9 +481,15 @@ func TestParametersAreCheckedBeforeAnythingIsLookedUp(t *testing.T) {
 		{"remove a participant without a name", &domain.RemoveParticipants{UUID: id, Participants: []domain.UserRef{{}}}, 1},
 		{"send to nothing", &domain.SendMessage{MessageRequest: domain.MessageRequest{Content: domain.Content{Text: "hi"}}}, 1},
 		{"send nothing", &domain.SendMessage{Conversation: id}, 1},
-		{"send to those online only", &domain.SendMessage{Conversation: id, MessageRequest: domain.MessageRequest{
-			Content: domain.Content{Text: "hi"}, Options: &domain.Options{Transient: true},
+		{"send when gone", &domain.SendMessage{Conversation: id, MessageRequest: domain.MessageRequest{
+			Content: domain.Content{Text: "hi"}, Options: &domain.Options{Will: true},
 		}}, 1},
+		{"type nowhere", &domain.Typing{}, 1},
+		{"type in a state that does not exist", &domain.Typing{Conversation: id, State: "thinking"}, 1},
+		{"mark nothing as read", &domain.MarkAsRead{}, 1},
+		{"mark as read before the first", &domain.MarkAsRead{Conversation: id, Seq: ptr(int64(-1))}, 24},
+		{"receipts of nothing", &domain.GetReceipts{Message: domain.NewMessageID(id, 2)}, 1},
+		{"receipts of no message", &domain.GetReceipts{Conversation: id}, 1},
 		{"retransmit nothing", &domain.RetransmitEvents{From: ptr(int64(1)), To: ptr(int64(1))}, 1},
 		{"a long request id", &domain.GetMe{Meta: domain.Meta{RequestID: string(make([]byte, 129))}}, 1},
 	} {

@@ -11,7 +11,15 @@ type SendMessage struct {
 func (*SendMessage) Name() string { return "sendMessage" }
 
 // Kind implements [Command].
-func (*SendMessage) Kind() Kind { return Append }
+func (c *SendMessage) Kind() Kind {
+	if c.transient() {
+		return Signalling
+	}
+	return Append
+}
+
+// transient reports whether the message is for those online only.
+func (c *SendMessage) transient() bool { return c.Options != nil && c.Options.Transient }
 
 // Needs implements [Command].
 func (c *SendMessage) Needs(Principal) Needs { return Needs{Conversation: c.Conversation} }
@@ -20,25 +28,22 @@ func (c *SendMessage) check(l Limits) error {
 	if c.Conversation.IsZero() {
 		return Errorf(InvalidRequest, "conversation is missing")
 	}
-	if c.Options != nil && (c.Options.Transient || c.Options.Will) {
-		return Errorf(InvalidRequest, "transient and will messages are not available yet")
+	if c.Options != nil && c.Options.Will {
+		return Errorf(InvalidRequest, "will messages are not available yet")
 	}
 	return c.MessageRequest.check(l)
 }
 
 func (c *SendMessage) decide(h *Heads, p Principal) (Decision, error) {
-	conv, err := h.live(p)
+	conv, err := h.writable(p)
 	if err != nil {
 		return Decision{}, err
 	}
-	if r, ok := rights(conv, p); !ok || !r.CanWrite {
-		return Decision{}, Errorf(AccessDenied, "you may not write in this conversation")
-	}
-	if name, ok := c.mentionsOutsider(conv); ok {
-		return Decision{}, Errorf(NotParticipant, "%s is mentioned but takes no part", name)
-	}
 	e := h.event(EventSendMessage, p, c)
 	e.Conversation, e.ClientID = conv.ID, c.ClientID
+	if e.Mentioned, err = c.mentioned(conv, p); err != nil {
+		return Decision{}, err
+	}
 	sender := e.Initiator
 	sender.Device = ""
 	e.Message = &Message{
@@ -50,28 +55,47 @@ func (c *SendMessage) decide(h *Heads, p Principal) (Decision, error) {
 			e.Message.Priority = ""
 		}
 	}
+	if c.transient() {
+		s := h.signal(SignalTransientMessage, conv, p)
+		s.Message = e.Message
+		return Decision{Signals: []*Signal{s}, Result: Result{Message: e.Message}}, nil
+	}
 	return Decision{Events: []*Event{e}, Result: Result{Message: e.Message}}, nil
 }
 
-// mentionsOutsider gives the first user mentioned who takes no part in conv. The work grows with the sum of mentions
-// and participants, not with their product: both come from clients.
-func (c *SendMessage) mentionsOutsider(conv *Conversation) (Username, bool) {
-	if c.Mentions == nil || len(c.Mentions.Users) == 0 {
-		return "", false
+// mentioned gives the users whom the message mentions, or the refusal where one of them takes no part in conv. The work
+// grows with the sum of mentions and participants, not with their product: both come from clients.
+func (c *SendMessage) mentioned(conv *Conversation, p Principal) ([]UserID, error) {
+	if c.Mentions == nil {
+		return nil, nil
 	}
-	outside := make(map[Username]struct{}, len(c.Mentions.Users))
+	named := make(map[Username]UserID, len(c.Mentions.Users))
 	for _, name := range c.Mentions.Users {
-		outside[name] = struct{}{}
+		named[name] = 0
 	}
 	for i := range conv.Participants {
-		delete(outside, conv.Participants[i].Username)
-	}
-	for _, name := range c.Mentions.Users {
-		if _, ok := outside[name]; ok {
-			return name, true
+		part := &conv.Participants[i]
+		if _, ok := named[part.Username]; ok {
+			named[part.Username] = part.UserID
 		}
 	}
-	return "", false
+	var ids []UserID
+	for _, name := range c.Mentions.Users {
+		id, again := named[name]
+		switch {
+		case !again:
+			continue // named twice
+		case id == 0:
+			return nil, Errorf(NotParticipant, "%s is mentioned but takes no part", name)
+		case SenderID(id) != p.Sender():
+			ids = append(ids, id)
+		}
+		delete(named, name)
+	}
+	if c.Mentions.All {
+		return []UserID{0}, nil
+	}
+	return ids, nil
 }
 
 // RetransmitEvents asks for a stretch of a conversation's log by exactly two of its three arguments.

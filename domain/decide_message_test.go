@@ -39,7 +39,7 @@ func TestSentMessageIsWhatEveryoneSees(t *testing.T) {
 	want := &domain.Event{
 		Type: domain.EventSendMessage, Conversation: conv.ID, Seq: 8, Time: now, Action: "sendMessage", RequestID: "r-1",
 		Initiator: domain.Initiator{UserID: bob, Username: "bob@chat.acme", Device: "phone"},
-		Sender:    domain.SenderID(bob), ClientID: "m-1",
+		Sender:    domain.SenderID(bob), ClientID: "m-1", Mentioned: []domain.UserID{alice},
 		Message: &domain.Message{
 			ID: domain.NewMessageID(conv.ID, 8), Conversation: conv.ID, Seq: 8, ClientID: "m-1",
 			Sender: &domain.Initiator{UserID: bob, Username: "bob@chat.acme"}, Time: now, Content: content,

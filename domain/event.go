@@ -14,11 +14,15 @@ const (
 	EventEditMessage        EventType = "editMessage"
 	EventRemoveMessage      EventType = "removeMessage"
 
-	SignalDelivered EventType = "delivered"
+	SignalTyping           EventType = "typing"
+	SignalRead             EventType = "read"
+	SignalDelivered        EventType = "delivered"
+	SignalTransientMessage EventType = "transientMessage"
 
 	NoticeConversationAdded   EventType = "conversationAdded"
 	NoticeConversationRemoved EventType = "conversationRemoved"
 	NoticeEditUser            EventType = "editUser"
+	NoticeUnread              EventType = "unread"
 	NoticeConflict            EventType = "conflict"
 	NoticeError               EventType = "error"
 	NoticeEventSkipped        EventType = "eventSkipped"
@@ -33,12 +37,14 @@ func EventTypes() []EventType {
 }
 
 // SignalTypes lists the types of signals.
-func SignalTypes() []EventType { return []EventType{SignalDelivered} }
+func SignalTypes() []EventType {
+	return []EventType{SignalTyping, SignalRead, SignalDelivered, SignalTransientMessage}
+}
 
 // NoticeTypes lists the types of inbox notices.
 func NoticeTypes() []EventType {
 	return []EventType{
-		NoticeConversationAdded, NoticeConversationRemoved, NoticeEditUser, NoticeConflict, NoticeError, NoticeEventSkipped,
+		NoticeConversationAdded, NoticeConversationRemoved, NoticeUnread, NoticeEditUser, NoticeConflict, NoticeError, NoticeEventSkipped,
 	}
 }
 
@@ -75,6 +81,8 @@ type Event struct {
 	// Sender and ClientID are the event's part of the idempotency key; no ClientID: it has none.
 	Sender   SenderID `json:"-"`
 	ClientID string   `json:"-"`
+	// Mentioned are the users whom a new message mentions, its sender left out; 0 stands for everybody.
+	Mentioned []UserID `json:"-"`
 }
 
 // At places the event in its log: it sets Conversation and Seq, in the message of a sendMessage event as well.
@@ -185,6 +193,9 @@ type Signal struct {
 	// Seq and UserID are of the watermarks: all events up to Seq have reached the user.
 	Seq    Seq    `json:"seq,omitempty"`
 	UserID UserID `json:"userId,omitempty"`
+	// State is of typing, Message of messages that are for those online only.
+	State   TypingState `json:"state,omitempty"`
+	Message *Message    `json:"message,omitempty"`
 }
 
 // Notice is an inbox event (protocol.md section 5.3).
@@ -193,8 +204,10 @@ type Notice struct {
 	Time             int64           `json:"time"`
 	Conversation     *ConversationID `json:"conversation,omitempty"`
 	ConversationData *Conversation   `json:"conversationData,omitempty"`
-	Tag              string          `json:"tag,omitempty"`
-	User             *User           `json:"user,omitempty"`
+	// Unread belongs to unread.
+	*Unread
+	Tag  string `json:"tag,omitempty"`
+	User *User  `json:"user,omitempty"`
 	// Seq and Size, in bytes, are of an event that was too large for the device.
 	Seq  Seq `json:"seq,omitempty"`
 	Size int `json:"size,omitempty"`

@@ -196,9 +196,9 @@ type MessageRequest struct {
 
 // Message is a message as events and results show it.
 type Message struct {
-	ID           MessageID      `json:"uuid"`
+	ID           MessageID      `json:"uuid,omitzero" doc:"Absent: the message is for those online only."`
 	Conversation ConversationID `json:"conversation"`
-	Seq          Seq            `json:"seq" doc:"Number of the message's sendMessage event."`
+	Seq          Seq            `json:"seq,omitempty" doc:"Number of the message's sendMessage event; absent: the message is for those online only."`
 	ClientID     string         `json:"id,omitempty" doc:"The client's own id of the message."`
 	Sender       *Initiator     `json:"sender,omitempty"`
 	Time         int64          `json:"time,omitempty" doc:"Milliseconds since 1970."`

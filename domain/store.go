@@ -189,9 +189,11 @@ type Stretch struct {
 	From, To     Seq
 }
 
-// Mark is a delivered watermark: all events up to Seq have reached a device of the user.
+// Mark is a watermark: all events up to Seq have reached a device of the user, or were read by it.
 type Mark struct {
 	Conversation ConversationID
 	User         UserID
 	Seq          Seq
+	// Time is when that was, in milliseconds since 1970.
+	Time int64
 }

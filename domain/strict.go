@@ -22,11 +22,8 @@ func decodeStrict(payload []byte, v any) (requestID string, err error) {
 	if err := decodeObject(payload, v); err != nil {
 		return lenientRequestID(payload), err
 	}
-	switch c := v.(type) {
-	case Command:
+	if c, ok := v.(interface{ Common() *Meta }); ok {
 		return c.Common().RequestID, nil
-	case *MessageOnTopic:
-		return c.RequestID, nil
 	}
 	return "", nil
 }

@@ -81,6 +81,7 @@ type store struct {
 	users         []domain.User
 	conversations map[domain.ConversationID]*domain.Conversation
 	past          map[domain.UserID]map[domain.ConversationID][]domain.Interval
+	messages      map[domain.MessageID]*domain.Event
 	made          byte
 }
 
@@ -89,6 +90,7 @@ func newStore(convs ...*domain.Conversation) *store {
 		users:         directory(),
 		conversations: make(map[domain.ConversationID]*domain.Conversation),
 		past:          make(map[domain.UserID]map[domain.ConversationID][]domain.Interval),
+		messages:      make(map[domain.MessageID]*domain.Event),
 		made:          100,
 	}
 	for _, c := range convs {
@@ -109,6 +111,19 @@ func (s *store) joined(u domain.UserID, c domain.ConversationID, seq domain.Seq)
 
 func (s *store) left(u domain.UserID, c domain.ConversationID, seq domain.Seq) {
 	s.past[u][c][len(s.past[u][c])-1].To = seq
+}
+
+// said puts a message of a user into a conversation, at the number.
+func (s *store) said(c domain.ConversationID, seq domain.Seq, u domain.UserID, text string) domain.MessageID {
+	e := &domain.Event{
+		Type: domain.EventSendMessage, Time: now, Initiator: user(u).Initiator(), Action: "sendMessage", Sender: domain.SenderID(u),
+		Message: &domain.Message{
+			Sender: &domain.Initiator{UserID: u, Username: person(u).Username}, Time: now, Content: domain.Content{Text: text},
+		},
+	}
+	e.At(c, seq)
+	s.messages[e.Message.ID] = e
+	return e.Message.ID
 }
 
 // heads gives what a decision on the command may look at.
@@ -133,6 +148,14 @@ func (s *store) heads(p domain.Principal, c domain.Command) *domain.Heads {
 		}
 	}
 	slices.Reverse(h.Users) // in no order
+	if n.Message > 0 {
+		h.Message = s.messages[domain.NewMessageID(n.Conversation, n.Message)]
+	}
+	if n.Alone && h.Conversation != nil {
+		alone := *h.Conversation
+		alone.Participants = slices.DeleteFunc(slices.Clone(alone.Participants), func(q domain.Participant) bool { return q.UserID != p.User })
+		h.Conversation = &alone
+	}
 	if n.Past && p.IsUser() {
 		h.Past = make(map[domain.ConversationID][]domain.Interval)
 		for _, id := range append([]domain.ConversationID{n.Conversation}, n.Conversations...) {

@@ -139,19 +139,43 @@ func (s *shard) process(batch []*item) {
 			}
 		}
 	}()
-	batch = s.inTime(batch)
+	batch = arranged(s.inTime(batch))
 	for len(batch) > 0 {
-		kind, n := batch[0].command.Kind(), 1
-		for n < len(batch) && batch[n].command.Kind() == kind {
+		appends, n := batch[0].command.Kind() == domain.Append, 1
+		for n < len(batch) && (batch[n].command.Kind() == domain.Append) == appends {
 			n++
 		}
-		if kind == domain.Append {
+		if appends {
 			s.appendAll(batch[:n])
 		} else {
 			s.changeAll(batch[:n])
 		}
 		batch = batch[n:]
 	}
+}
+
+// arranged gives a batch with read marks moved behind the messages that came after them, which they do not concern: each
+// change from one kind to the other costs a transaction.
+func arranged(batch []*item) []*item {
+	marks := func(it *item) bool { return it.command.Kind() == domain.Marking }
+	if !slices.ContainsFunc(batch, marks) {
+		return batch
+	}
+	list := make([]*item, 0, len(batch))
+	var later []*item
+	for _, it := range batch {
+		switch it.command.Kind() {
+		case domain.Marking:
+			later = append(later, it)
+			continue
+		case domain.Append:
+		default:
+			list = append(list, later...)
+			later = nil
+		}
+		list = append(list, it)
+	}
+	return append(list, later...)
 }
 
 // inTime refuses the commands that waited longer than the attempts for a command may take, so that a store that hangs
@@ -296,6 +320,9 @@ func (s *shard) changeAll(items []*item) {
 		it.receipt = domain.Receipt{Result: &it.decided.Result}
 		if conv := c.Decision.Result.Conversation; conv != nil {
 			it.receipt.Conversation = conv.ID
+		}
+		if read := c.Decision.Read; read != nil {
+			it.receipt.Conversation = read.Conversation
 		}
 		for _, ev := range c.Decision.Events {
 			it.receipt.Conversation, it.receipt.Seq = ev.Conversation, ev.Seq

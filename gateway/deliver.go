@@ -35,6 +35,7 @@ func (s *shard) deliver() {
 		for _, it := range batch {
 			if it.err == nil {
 				s.g.notify(it.principal, it.decided.Notices)
+				s.g.told(it)
 			}
 			s.g.complete(it)
 		}
@@ -52,6 +53,16 @@ func (g *Gateway) announceSafely(items []*item, round uint64, woken []*Session) 
 	}()
 	defer g.contain("announcing events", &err)
 	return g.announce(items, round, woken)
+}
+
+// told tells what a committed command leads to beside events and notices.
+func (g *Gateway) told(it *item) {
+	for _, sig := range it.decided.Signals {
+		it.stream.signal(g, sig)
+	}
+	if it.decided.Read != nil {
+		g.remindOthers(it.principal, it.decided.Read.Conversation)
+	}
 }
 
 // plain reports whether the item leaves the conversation's state as it is.

@@ -90,6 +90,7 @@ func (s *Session) collect(b *flush) {
 	defer s.mu.Unlock()
 	s.unsaved = false
 	b.sessions = append(b.sessions, s)
+	now := domain.Millis(s.g.now())
 	for id, p := range s.progress {
 		if p.position <= p.saved {
 			continue
@@ -97,7 +98,7 @@ func (s *Session) collect(b *flush) {
 		if s.stored.ID != 0 && !s.superseded {
 			b.positions = append(b.positions, domain.Position{Session: s.stored.ID, Conversation: id, Seq: p.position})
 		}
-		b.marks = append(b.marks, domain.Mark{Conversation: id, User: s.principal.User, Seq: p.position})
+		b.marks = append(b.marks, domain.Mark{Conversation: id, User: s.principal.User, Seq: p.position, Time: now})
 		p.offered = p.position
 	}
 }
@@ -149,7 +150,9 @@ func (b *flush) tidy() {
 	for _, m := range b.marks {
 		at := place{user: m.User, conversation: m.Conversation}
 		if i, ok := highest[at]; ok {
-			marks[i].Seq = max(marks[i].Seq, m.Seq)
+			if marks[i].Seq < m.Seq {
+				marks[i] = m
+			}
 			continue
 		}
 		highest[at] = len(marks)
@@ -278,7 +281,11 @@ func (g *Gateway) goOn(ctx context.Context, s *Session, displaced []*Session) (p
 	if err := g.save(ctx, &last); err != nil {
 		return false, err
 	}
-	return g.resume(ctx, s)
+	present, err = g.resume(ctx, s)
+	if err == nil {
+		g.greetUnread(s)
+	}
+	return present, err
 }
 
 // begun tells connections that have displaced the session that it has gone on, or has failed to.

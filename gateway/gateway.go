@@ -37,6 +37,8 @@ type Options struct {
 	// MessageRate and CommandRate are per second and user, with bursts of twice that; 0: unlimited.
 	MessageRate float64
 	CommandRate float64
+	// TransientRate is the same for messages to those online only.
+	TransientRate float64
 	// MaxSubscriptions is per session (default 1000).
 	MaxSubscriptions int
 	// MaxSessions is in total, MaxUserSessions per user; 0: unlimited.
@@ -84,6 +86,9 @@ type Gateway struct {
 	now     func() time.Time
 
 	messageRate, commandRate      float64
+	transientRate                 float64
+	throttle                      throttle
+	reminders                     reminders
 	maxSubscriptions, maxSessions int
 	maxUserSessions, maxMarked    int
 	maxQueue                      int
@@ -122,7 +127,7 @@ func New(o Options) (*Gateway, error) {
 		history: o.History, sessions: o.Sessions, node: newKey(), maxMarked: either(o.MaxMarked, 100),
 		maxUserSessions: o.MaxUserSessions, maxQueue: either(o.MaxQueue, 4096),
 		maxWaiting: either(o.MaxWaitingBytes, 256<<20), auth: o.Authenticator, logins: o.Logins, limits: o.Limits, logger: o.Logger, now: o.Now,
-		messageRate: o.MessageRate, commandRate: o.CommandRate,
+		messageRate: o.MessageRate, commandRate: o.CommandRate, transientRate: o.TransientRate,
 		maxSubscriptions: either(o.MaxSubscriptions, 1000), maxSessions: o.MaxSessions,
 		maxDirect: maxDirectQueue, maxDirectBytes: either(o.MaxDirectBytes, 1<<20),
 		commitTimeout: either(o.CommitTimeout, 5*time.Second), commitDeadline: either(o.CommitDeadline, 5*time.Second),
@@ -189,6 +194,7 @@ func (g *Gateway) Close() {
 	g.draining.Store(true)
 	g.admission.Unlock()
 	g.cancel()
+	g.throttle.close()
 	for _, s := range g.shards {
 		s.close()
 	}
@@ -399,7 +405,10 @@ func (g *Gateway) enqueue(it *item, creates bool) {
 }
 
 func (g *Gateway) submit(it *item) {
-	if !it.shard.submit(it) {
+	switch {
+	case it.command.Kind() == domain.Signalling:
+		g.tellOnline(it)
+	case !it.shard.submit(it):
 		g.refuse(it)
 	}
 }

@@ -31,7 +31,9 @@ type Session struct {
 	// subscriptions by filter; events, signals, inbox and replies are looked up per delivery.
 	subscriptions map[domain.Filter]domain.SubscribeOptions
 	// direct are publications outside any log, in order: replies and notices.
-	direct      []direct
+	direct []direct
+	// signals are the same for what may be left out, sent when nothing else is due. directBytes is the size of both.
+	signals     []direct
 	directBytes int
 	// slow is set when too much waited in direct: the session is being ended.
 	slow bool
@@ -41,6 +43,8 @@ type Session struct {
 	// round is the last round of announcements in which this session was to be woken.
 	round uint64
 	gone  bool
+	// greeted is set when the session was told what is unread.
+	greeted bool
 	// progress is how far it has come where something is on its way or not yet written; unsaved: it is with the flusher.
 	progress map[domain.ConversationID]*progress
 	unsaved  bool
@@ -117,7 +121,12 @@ func (s *Session) wants(id domain.ConversationID, own bool) (sub subscribed, ok 
 	if len(s.subscriptions) == 0 {
 		return subscribed{}, false
 	}
-	for _, f := range [...]domain.Filter{{Kind: domain.EventsTopic}, {Kind: domain.EventsTopic, Conversation: id}} {
+	return s.covering(domain.EventsTopic, id, own)
+}
+
+// covering is wants for one of the two topics of a conversation. The caller holds mu.
+func (s *Session) covering(kind domain.TopicKind, id domain.ConversationID, own bool) (sub subscribed, ok bool) {
+	for _, f := range [...]domain.Filter{{Kind: kind}, {Kind: kind, Conversation: id}} {
 		o, has := s.subscriptions[f]
 		if !has || own && o.NoLocal {
 			continue
@@ -167,7 +176,7 @@ func (s *Session) push(topic domain.Topic, pub *domain.Publication) {
 	}
 	if limit != "" {
 		s.hold(-s.directBytes)
-		s.slow, s.direct = true, nil
+		s.slow, s.direct, s.signals = true, nil, nil
 	}
 	s.mu.Unlock()
 	if limit != "" {
@@ -180,7 +189,7 @@ func (s *Session) push(topic domain.Topic, pub *domain.Publication) {
 
 // Next appends deliveries to dst, as many as its capacity has room for, of which at most window have QoS 1. It gives
 // replies and notices first, then the events that are due: in order within a conversation, the conversations taking
-// turns. When it appends nothing there is nothing to send that the window allows; the next Wake says when that has
+// turns; then signals. When it appends nothing there is nothing to send that the window allows; the next Wake says when that has
 // changed, or the caller comes back when the window has opened.
 //
 // It may read the store. An error means that the store could not be read now: nothing is lost, and the caller may try
@@ -250,6 +259,15 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 	}
 	if len(s.behind) == 0 {
 		s.behind = nil
+	}
+	n = 0
+	for ; n < len(s.signals) && len(dst) < cap(dst); n++ {
+		d := s.signals[n]
+		s.hold(-len(d.publication.Payload))
+		dst = append(dst, domain.Delivery{Publication: d.publication, Identifiers: d.identifiers})
+	}
+	if s.signals = s.signals[n:]; len(s.signals) == 0 {
+		s.signals = nil
 	}
 	return dst, nil
 }
@@ -405,7 +423,7 @@ func (s *Session) Leave(graceful bool) {
 	}
 	s.gone = true
 	s.hold(-s.directBytes)
-	s.direct, s.behind, s.at, s.subscriptions = nil, nil, nil, nil
+	s.direct, s.signals, s.behind, s.at, s.subscriptions = nil, nil, nil, nil, nil
 	s.mu.Unlock()
 	s.g.metrics.sessions.Dec()
 	if s.g.sessions == nil || !s.principal.IsUser() {

@@ -7,6 +7,68 @@ import (
 // maxSignals is how much may wait for a session before signals to it are left out: they are for those who keep up.
 const maxSignals = 256
 
+// tellOnline decides a command that stores nothing and tells those who are there. It may be called from any goroutine.
+func (g *Gateway) tellOnline(it *item) {
+	heads := domain.Heads{Now: domain.Millis(g.now()), Limits: g.limits, Conversation: it.stream.Head()}
+	it.decided, it.err = g.decide(&heads, it.principal, it.command)
+	if it.err == nil {
+		it.receipt = domain.Receipt{Conversation: it.stream.id, Result: &it.decided.Result}
+		for _, sig := range it.decided.Signals {
+			if it.err = g.passOn(it, sig); it.err != nil {
+				break
+			}
+		}
+	}
+	g.answer(it)
+}
+
+// passOn sends a signal of a command, unless there were too many of its kind lately.
+func (g *Gateway) passOn(it *item, sig *domain.Signal) error {
+	p := it.principal
+	switch sig.Type {
+	case domain.SignalTyping:
+		who := typist{it.stream.id, p.Sender()}
+		if !g.throttle.typing(who, sig, func() { g.typedOn(who) }) {
+			return nil
+		}
+	case domain.SignalTransientMessage:
+		if g.transientRate > 0 && p.IsUser() && !g.throttle.allows(p.User, g.transientRate) {
+			return domain.Errorf(domain.RateLimited, "too many messages for those online in a second; try again later")
+		}
+	default:
+	}
+	it.stream.signal(g, sig)
+	return nil
+}
+
+// typedOn tells what has become of a typist when nothing was told for a while.
+func (g *Gateway) typedOn(who typist) {
+	if g.running.Err() != nil {
+		return
+	}
+	sig := g.throttle.over(who)
+	if sig == nil {
+		return
+	}
+	st := g.hub.peek(who.conversation)
+	if st == nil {
+		return
+	}
+	// Who has left meanwhile types no more.
+	head := st.settledHead()
+	if head == nil || head.Removed {
+		return
+	}
+	if user := sig.Initiator.UserID; user != 0 {
+		if _, ok := head.Participant(user); !ok && who.sender > 0 {
+			return
+		}
+	}
+	later := *sig
+	later.Time = domain.Millis(g.now())
+	st.signal(g, &later)
+}
+
 // signal sends what is not sequenced to the sessions of a conversation's participants that subscribed to its signals.
 func (st *stream) signal(g *Gateway, sig *domain.Signal) {
 	g.hub.greet(st)
@@ -15,37 +77,43 @@ func (st *stream) signal(g *Gateway, sig *domain.Signal) {
 	st.mu.Unlock()
 	var pub *domain.Publication
 	for _, s := range online {
-		if !s.wantsSignals(st.id) {
+		sub, ok := s.wantsSignals(st.id, sig)
+		if !ok {
 			continue
 		}
 		if pub == nil {
 			topic := domain.Topic{Kind: domain.SignalsTopic, Conversation: st.id}
 			pub = &domain.Publication{Topic: topic.String(), Payload: encode(sig)}
 		}
-		s.pushSignal(pub)
+		s.pushSignal(direct{publication: pub, identifiers: sub.identifiers})
 		g.metrics.signals.Inc()
 	}
 }
 
-func (s *Session) wantsSignals(c domain.ConversationID) bool {
+// wantsSignals tells how the session subscribed to a conversation's signals, as [Session.wants] does for events.
+func (s *Session) wantsSignals(c domain.ConversationID, sig *domain.Signal) (sub subscribed, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.subscriptions) == 0 {
-		return false
+		return subscribed{}, false
 	}
-	_, all := s.subscriptions[domain.Filter{Kind: domain.SignalsTopic}]
-	_, one := s.subscriptions[domain.Filter{Kind: domain.SignalsTopic, Conversation: c}]
-	return all || one
+	by := sig.Initiator
+	own := by != nil && by.UserID == s.principal.User && by.Device == s.principal.Device && s.principal.User != 0
+	return s.covering(domain.SignalsTopic, c, own)
 }
 
-func (s *Session) pushSignal(pub *domain.Publication) {
+// pushSignal has a signal sent when nothing else is due, unless too much waits for the session, or for all of them: what
+// is sequenced, and what was asked for, comes first.
+func (s *Session) pushSignal(d direct) {
 	s.mu.Lock()
-	if s.gone || len(s.direct) >= maxSignals {
+	n := len(d.publication.Payload)
+	if s.gone || s.slow || len(s.signals) >= maxSignals || s.directBytes+n > s.g.maxDirectBytes/2 ||
+		s.g.waiting.Load()+int64(n) > s.g.maxWaiting/2 {
 		s.mu.Unlock()
 		return
 	}
-	s.direct = append(s.direct, direct{publication: pub})
-	s.hold(len(pub.Payload))
+	s.signals = append(s.signals, d)
+	s.hold(n)
 	s.mu.Unlock()
 	s.sink.Wake()
 }

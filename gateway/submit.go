@@ -43,8 +43,12 @@ func (l *userLimits) allow(c domain.Command) bool {
 		return true
 	}
 	limiter := l.commands
-	if c.Kind() == domain.Append {
+	switch c.Kind() {
+	case domain.Append:
 		limiter = l.messages
+	case domain.Signalling:
+		return true // has limits of its own, wherever it comes from
+	default:
 	}
 	return limiter == nil || limiter.Allow()
 }

@@ -23,6 +23,7 @@ func (s *Session) Subscribe(ctx context.Context, subs []domain.Subscription) []e
 	}
 	err := s.remember(ctx, started)
 	if err == nil {
+		s.g.greetUnread(s)
 		return refusals
 	}
 	// Not stored is not granted: the client would count on it after its next connection.

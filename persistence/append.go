@@ -23,6 +23,11 @@ type batch struct {
 	kinds    []int32
 	times    []int64
 	payloads [][]byte
+	// mentions are pairs of the number of a draft, from 1, and a user whom it mentions.
+	mentions struct {
+		drafts []int32
+		users  []int64
+	}
 
 	results []domain.Placement
 	// of is, per draft of the caller, the element that answers for it; first says whether it is the first such draft.
@@ -81,6 +86,10 @@ func newBatch(drafts []domain.Draft) (*batch, error) {
 		b.kinds = append(b.kinds, int32(kind))
 		b.times = append(b.times, e.Time)
 		b.payloads = append(b.payloads, payload)
+		for _, u := range e.Mentioned {
+			b.mentions.drafts = append(b.mentions.drafts, int32(len(b.pos)))
+			b.mentions.users = append(b.mentions.users, int64(u))
+		}
 	}
 	b.results = make([]domain.Placement, len(b.pos))
 	return b, nil
@@ -104,12 +113,30 @@ func (b *batch) placements() []domain.Placement {
 const callAppend = `SELECT ordinal, status, seq FROM append_events_v1($1::uuid[], $2::integer[], $3::bigint[], $4::bigint[],
 	$5::text[], $6::integer[], $7::bigint[], $8::bytea[])`
 
+// The rows of mentions are made by whoever calls the function, for the few messages that mention somebody.
+const callAppendMentioning = `WITH placed AS MATERIALIZED (
+		SELECT ordinal, status, seq FROM append_events_v1($1::uuid[], $2::integer[], $3::bigint[], $4::bigint[],
+			$5::text[], $6::integer[], $7::bigint[], $8::bytea[])
+	), noted AS (
+		INSERT INTO mentions (conversation_id, user_id, seq, sender_id)
+		SELECT ($1::uuid[])[($2::integer[])[p.ordinal]], m.member, p.seq, ($4::bigint[])[p.ordinal]
+		FROM placed p JOIN unnest($9::integer[], $10::bigint[]) m (draft, member) ON m.draft = p.ordinal WHERE p.status = 0
+	)
+	SELECT ordinal, status, seq FROM placed`
+
 const callAppendOne = `SELECT status, seq FROM append_event_v1($1::uuid, $2::bigint, $3::bigint, $4::text, $5::integer, $6::bigint,
 	$7::bytea)`
 
 // call appends the batch by the server's function.
 func (b *batch) call(ctx context.Context, q runner) error {
-	if len(b.pos) == 1 {
+	text, args := callAppend, []any{
+		uuidArray(b.keys), intArray(b.pos), bigintArray(b.versions), bigintArray(b.senders), textArray(b.clients),
+		intArray(b.kinds), bigintArray(b.times), byteaArray(b.payloads),
+	}
+	switch {
+	case len(b.mentions.users) > 0:
+		text, args = callAppendMentioning, append(args, intArray(b.mentions.drafts), bigintArray(b.mentions.users))
+	case len(b.pos) == 1:
 		return b.callOne(ctx, q)
 	}
 	answers := 0
@@ -125,8 +152,7 @@ func (b *batch) call(ctx context.Context, q runner) error {
 		b.results[ordinal-1] = domain.Placement{Status: domain.PlacementStatus(status), Seq: domain.Seq(seq.Int64)}
 		answers++
 		return nil
-	}, callAppend, uuidArray(b.keys), intArray(b.pos), bigintArray(b.versions), bigintArray(b.senders), textArray(b.clients),
-		intArray(b.kinds), bigintArray(b.times), byteaArray(b.payloads))
+	}, text, args...)
 	if err == nil && answers != len(b.results) {
 		err = fmt.Errorf("append_events_v1 answers for %d drafts of %d", answers, len(b.results))
 	}
@@ -147,10 +173,11 @@ func (b *batch) callOne(ctx context.Context, q runner) error {
 }
 
 const (
-	selectHead   = `SELECT last_seq, version FROM conversations WHERE id = $1`
-	selectClient = `SELECT seq FROM events WHERE conversation_id = $1 AND sender_id = $2 AND client_id = $3`
-	raiseHead    = `UPDATE conversations SET last_seq = $2 WHERE id = $1`
-	insertEvent  = `INSERT INTO events (conversation_id, seq, sender_id, client_id, kind, about, created_at, payload)
+	selectHead    = `SELECT last_seq, version FROM conversations WHERE id = $1`
+	selectClient  = `SELECT seq FROM events WHERE conversation_id = $1 AND sender_id = $2 AND client_id = $3`
+	raiseHead     = `UPDATE conversations SET last_seq = $2 WHERE id = $1`
+	insertMention = `INSERT INTO mentions (conversation_id, user_id, seq, sender_id) VALUES ($1, $2, $3, $4)`
+	insertEvent   = `INSERT INTO events (conversation_id, seq, sender_id, client_id, kind, about, created_at, payload)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
 )
 
@@ -169,6 +196,7 @@ func (b *batch) insert(ctx context.Context, q runner) error {
 			return err
 		}
 	}
+	mention := 0
 	for i := range b.pos {
 		k := b.pos[i] - 1
 		h, id := &heads[k], b.keys[k][:]
@@ -195,6 +223,14 @@ func (b *batch) insert(ctx context.Context, q runner) error {
 			return err
 		}
 		b.results[i] = domain.Placement{Status: domain.Stored, Seq: domain.Seq(h.last)}
+		for ; mention < len(b.mentions.drafts) && int(b.mentions.drafts[mention]) <= i+1; mention++ {
+			if int(b.mentions.drafts[mention]) <= i {
+				continue // of a draft that is not stored
+			}
+			if _, err := q.exec(ctx, insertMention, id, b.mentions.users[mention], h.last, b.senders[i]); err != nil {
+				return err
+			}
+		}
 	}
 	for k := range heads {
 		if heads[k].raised {

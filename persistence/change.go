@@ -102,7 +102,7 @@ func (s *Store) known(ctx context.Context, q runner, batch []domain.ChangeReques
 // readBack gives a change that was committed before.
 func (s *Store) readBack(ctx context.Context, q runner, at place) (domain.Changed, error) {
 	var none domain.Changed
-	l, err := s.conversations(ctx, q, []domain.ConversationID{at.conversation}, 0)
+	l, err := s.conversations(ctx, q, []domain.ConversationID{at.conversation}, scope{})
 	if err != nil {
 		return none, err
 	}
@@ -208,7 +208,7 @@ func (s *Store) holder(ctx context.Context, q runner, key string) (*domain.Conve
 	if err != nil || !found {
 		return nil, err
 	}
-	l, err := s.conversations(ctx, q, []domain.ConversationID{domain.ConversationID(id)}, 0)
+	l, err := s.conversations(ctx, q, []domain.ConversationID{domain.ConversationID(id)}, scope{})
 	if err != nil {
 		return nil, err
 	}

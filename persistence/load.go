@@ -18,11 +18,13 @@ type texts struct {
 	lockSelves         string
 	conversations      string
 	participants       string
+	participantAlone   string
 	past               string
 	users              string
 	changes            string
 	removeParticipants string
 	closeMemberships   string
+	unread             unreadTexts
 	sessions           sessionTexts
 }
 
@@ -33,21 +35,29 @@ func newTexts(d *dialect) texts {
 		conversations: `SELECT h.id, h.last_seq, h.version, d.root_id, d.account_id, d.title, d.direct, d.is_distinct, d.uber,
 			d.public_join, d.policy, d.custom_data, d.permissions, d.created_at, d.updated_at, d.unique_key, d.removed
 			FROM conversations h JOIN conversation_data d ON d.id = h.id WHERE ` + d.amongIDs("h.id", "$1"),
-		participants: `SELECT h.id, h.version, p.user_id, u.username, p.permissions, p.last_read, p.last_delivered, p.joined_seq,
-			p.position
-			FROM conversations h
-			LEFT JOIN participants p ON p.conversation_id = h.id
-			LEFT JOIN users u ON u.id = p.user_id
-			WHERE ` + d.amongIDs("h.id", "$1") + ` ORDER BY h.id, p.position`,
+		participants:     selectParticipants("") + d.amongIDs("h.id", "$1") + ` ORDER BY h.id, p.position`,
+		participantAlone: selectParticipants(" AND p.user_id = $2") + d.amongIDs("h.id", "$1"),
 		past: `SELECT conversation_id, from_seq, to_seq FROM memberships WHERE user_id = $1 AND ` +
 			d.amongIDs("conversation_id", "$2") + ` ORDER BY conversation_id, from_seq`,
 		users:              selectUser + ` WHERE ` + d.among("u.id", "$1") + ` OR ` + d.among("u.username", "$2") + ` ORDER BY u.id`,
 		changes:            `SELECT client_id, conversation_id, seq FROM events WHERE kind <> 4 AND ` + d.among("client_id", "$1"),
 		removeParticipants: `DELETE FROM participants WHERE conversation_id = $1 AND ` + d.among("user_id", "$2"),
-		closeMemberships: `UPDATE memberships SET to_seq = $2 WHERE conversation_id = $1 AND to_seq IS NULL AND ` +
-			d.among("user_id", "$3"),
+		closeMemberships: `UPDATE memberships SET to_seq = $2, (last_read, last_delivered, last_read_at, last_delivered_at) = (
+				SELECT p.last_read, p.last_delivered, p.last_read_at, p.last_delivered_at FROM participants p
+				WHERE p.conversation_id = memberships.conversation_id AND p.user_id = memberships.user_id)
+			WHERE conversation_id = $1 AND to_seq IS NULL AND ` + d.among("user_id", "$3"),
+		unread:   newUnreadTexts(d),
 		sessions: newSessionTexts(d),
 	}
+}
+
+// selectParticipants begins a statement that reads the participants of conversations, as far as the condition allows.
+func selectParticipants(and string) string {
+	return `SELECT h.id, h.version, p.user_id, u.username, p.permissions, p.last_read, p.last_delivered, p.joined_seq, p.position
+		FROM conversations h
+		LEFT JOIN participants p ON p.conversation_id = h.id` + and + `
+		LEFT JOIN users u ON u.id = p.user_id
+		WHERE `
 }
 
 const selectUser = `SELECT u.id, u.username, u.display_name, u.custom_data, u.deleted, u.created_at, a.id AS account_id,
@@ -140,25 +150,32 @@ type loaded struct {
 	past      map[domain.ConversationID][]domain.Interval
 }
 
-// conversations reads conversations with their participants and, if past is not 0, that user's memberships in them.
+// scope says what is read of conversations besides themselves.
+type scope struct {
+	// user is whose memberships are read if past is set, and the only participant that is read if alone is.
+	user        domain.UserID
+	past, alone bool
+}
+
+// conversations reads conversations with their participants and, as far as the scope says so, a user's memberships in them.
 //
 // They are read by several statements, between which somebody else may change something. So the version is read by the
 // first and the last of them: if it has not moved, nothing in between has. Where it keeps moving, one snapshot has to be
 // paid for.
-func (s *Store) conversations(ctx context.Context, q runner, ids []domain.ConversationID, past domain.UserID) (*loaded, error) {
+func (s *Store) conversations(ctx context.Context, q runner, ids []domain.ConversationID, of scope) (*loaded, error) {
 	if len(ids) == 0 {
 		return &loaded{}, nil
 	}
 	set := s.d.ids(ids)
 	for range 2 {
-		l, moved, err := s.load(ctx, q, set, len(ids), past)
+		l, moved, err := s.load(ctx, q, set, len(ids), of)
 		if err != nil || !moved {
 			return l, err
 		}
 	}
 	var l *loaded
 	read := func(q runner) (err error) {
-		l, _, err = s.load(ctx, q, set, len(ids), past)
+		l, _, err = s.load(ctx, q, set, len(ids), of)
 		return err
 	}
 	var err error
@@ -173,7 +190,7 @@ func (s *Store) conversations(ctx context.Context, q runner, ids []domain.Conver
 }
 
 // load reads n conversations once, and reports whether one of them was changed meanwhile.
-func (s *Store) load(ctx context.Context, q runner, set any, n int, past domain.UserID) (l *loaded, moved bool, err error) {
+func (s *Store) load(ctx context.Context, q runner, set any, n int, of scope) (l *loaded, moved bool, err error) {
 	l = &loaded{
 		conversations: make(map[domain.ConversationID]*domain.Conversation, n),
 		positions:     make(map[domain.ConversationID][]int64, n),
@@ -189,17 +206,21 @@ func (s *Store) load(ctx context.Context, q runner, set any, n int, past domain.
 	if err != nil {
 		return nil, false, err
 	}
-	if past != 0 {
-		if l.past, err = s.past(ctx, q, past, set); err != nil {
+	if of.past && of.user != 0 {
+		if l.past, err = s.past(ctx, q, of.user, set); err != nil {
 			return nil, false, err
 		}
 	}
-	moved, err = s.participants(ctx, q, l, set)
+	moved, err = s.participants(ctx, q, l, set, of)
 	return l, moved, err
 }
 
 // participants reads those of l's conversations, and reports whether one of these has another version by now.
-func (s *Store) participants(ctx context.Context, q runner, l *loaded, set any) (moved bool, err error) {
+func (s *Store) participants(ctx context.Context, q runner, l *loaded, set any, of scope) (moved bool, err error) {
+	text, args := s.text.participants, []any{set}
+	if of.alone {
+		text, args = s.text.participantAlone, append(args, int64(of.user))
+	}
 	err = each(ctx, q, func(rows *sqlx.Rows) error {
 		var (
 			id                                             uuid
@@ -227,7 +248,7 @@ func (s *Store) participants(ctx context.Context, q runner, l *loaded, set any) 
 		})
 		l.positions[c.ID] = append(l.positions[c.ID], position.Int64)
 		return nil
-	}, s.text.participants, set)
+	}, text, args...)
 	return moved, err
 }
 
@@ -256,11 +277,7 @@ func (s *Store) heads(ctx context.Context, q runner, p domain.Principal, needs d
 		ids = append(ids, needs.Conversation)
 	}
 	ids = append(ids, needs.Conversations...)
-	var past domain.UserID
-	if needs.Past {
-		past = p.User
-	}
-	l, err := s.conversations(ctx, q, ids, past)
+	l, err := s.conversations(ctx, q, ids, scope{user: p.User, past: needs.Past, alone: needs.Alone})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -282,6 +299,16 @@ func (s *Store) heads(ctx context.Context, q runner, p domain.Principal, needs d
 	}
 	if needs.Message > 0 && !needs.Conversation.IsZero() {
 		if h.Message, err = s.message(ctx, q, needs.Conversation, needs.Message); err != nil {
+			return nil, nil, err
+		}
+		if needs.Recipients {
+			if h.Recipients, err = s.recipients(ctx, q, needs.Conversation, needs.Message); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if needs.Unread != nil && p.User != 0 {
+		if h.Unread, err = s.unread(ctx, q, p.User, needs.Unread); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -90,7 +90,11 @@ func (s *Store) SavePositions(ctx context.Context, positions []domain.Position, 
 		step, order, advance, mark = positionsPostgres, bySession, s.advanceAll, s.markAll
 	}
 	positions = ascending(positions, order, func(a, b *domain.Position) { a.Seq = max(a.Seq, b.Seq) })
-	marks = ascending(marks, compareMarks, func(a, b *domain.Mark) { a.Seq = max(a.Seq, b.Seq) })
+	marks = ascending(marks, compareMarks, func(a, b *domain.Mark) {
+		if a.Seq < b.Seq {
+			*a = *b
+		}
+	})
 	for chunk := range slices.Chunk(positions, step) {
 		if err := advance(ctx, chunk); err != nil {
 			return err
@@ -156,19 +160,28 @@ const (
 	// Gives the places of the marks that are raised. Participants are locked by changes of conversations as well, in any
 	// order: whoever waited for one with others locked might wait for somebody who waits for those.
 	raiseMarks = `WITH held AS MATERIALIZED (
-			SELECT p.ctid AS at, g.seq, g.i
-			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY g (conversation, member, seq, i)
+			SELECT p.ctid AS at, g.seq, g.time, g.i
+			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY g (conversation, member, seq, time, i)
 			JOIN participants p ON p.conversation_id = g.conversation AND p.user_id = g.member AND p.last_delivered < g.seq
 			FOR NO KEY UPDATE OF p SKIP LOCKED
 		)
-		UPDATE participants p SET last_delivered = h.seq FROM held h WHERE p.ctid = h.at RETURNING h.i`
+		UPDATE participants p SET last_delivered = h.seq, last_delivered_at = h.time FROM held h WHERE p.ctid = h.at RETURNING h.i`
 
 	// Gives the places of the marks that are still to be raised.
-	lowMarks = `SELECT g.i FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY g (conversation, member, seq, i)
+	lowMarks = `SELECT g.i FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[])
+		WITH ORDINALITY g (conversation, member, seq, time, i)
 		JOIN participants p ON p.conversation_id = g.conversation AND p.user_id = g.member AND p.last_delivered < g.seq`
 
-	raiseMark = `UPDATE participants SET last_delivered = $3
+	// Gives the places of the marks of those who have left since: what reached them was on its way then.
+	formerMarks = `SELECT g.i FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[])
+		WITH ORDINALITY g (conversation, member, seq, time, i)
+		JOIN memberships m ON m.conversation_id = g.conversation AND m.user_id = g.member
+			AND m.from_seq <= g.seq AND m.to_seq >= g.seq AND m.last_delivered < g.seq`
+
+	raiseMark = `UPDATE participants SET last_delivered = $3, last_delivered_at = $4
 		WHERE conversation_id = $1 AND user_id = $2 AND last_delivered < $3`
+	raiseFormerMark = `UPDATE memberships SET last_delivered = $3, last_delivered_at = $4
+		WHERE conversation_id = $1 AND user_id = $2 AND from_seq <= $3 AND to_seq >= $3 AND last_delivered < $3`
 
 	advanceCursor = `UPDATE cursors SET seq = $3 WHERE session_id = $1 AND conversation_id = $2 AND seq < $3`
 	upsertCursor  = `INSERT INTO cursors (session_id, conversation_id, seq) SELECT s.id, $2, $3 FROM sessions s WHERE s.id = $1
@@ -230,11 +243,16 @@ func (s *Store) markAll(ctx context.Context, marks []domain.Mark) error {
 		}
 		// Mostly, another device was further.
 		left := without(marks, raised)
-		places, err := scanNumbers(ctx, q, lowMarks, markArgs(left)...)
-		for _, n := range places {
-			low = append(low, left[n-1])
+		for _, text := range [...]string{lowMarks, formerMarks} {
+			places, err := scanNumbers(ctx, q, text, markArgs(left)...)
+			if err != nil {
+				return err
+			}
+			for _, n := range places {
+				low = append(low, left[n-1])
+			}
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return err
@@ -250,11 +268,11 @@ func (s *Store) markAll(ctx context.Context, marks []domain.Mark) error {
 func markArgs(marks []domain.Mark) []any {
 	conversations := make(uuidArray, len(marks))
 	users := make(bigintArray, len(marks))
-	seqs := make(bigintArray, len(marks))
+	seqs, times := make(bigintArray, len(marks)), make(bigintArray, len(marks))
 	for i, m := range marks {
-		conversations[i], users[i], seqs[i] = m.Conversation, int64(m.User), int64(m.Seq)
+		conversations[i], users[i], seqs[i], times[i] = m.Conversation, int64(m.User), int64(m.Seq), m.Time
 	}
-	return []any{conversations, users, seqs}
+	return []any{conversations, users, seqs, times}
 }
 
 // advanceEach advances positions on SQLite.
@@ -279,7 +297,11 @@ func (s *Store) markEach(ctx context.Context, marks []domain.Mark) error {
 	return s.write(ctx, func(q runner) error {
 		for i := range marks {
 			m := &marks[i]
-			if _, err := q.exec(ctx, raiseMark, m.Conversation[:], int64(m.User), int64(m.Seq)); err != nil {
+			n, err := q.exec(ctx, raiseMark, m.Conversation[:], int64(m.User), int64(m.Seq), m.Time)
+			if err == nil && n == 0 {
+				_, err = q.exec(ctx, raiseFormerMark, m.Conversation[:], int64(m.User), int64(m.Seq), m.Time)
+			}
+			if err != nil {
 				return err
 			}
 		}

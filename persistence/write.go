@@ -41,6 +41,9 @@ func (w *writing) check() error {
 			return err
 		}
 	}
+	if r := w.d.Read; r != nil && (w.before == nil || r.Conversation != id || r.Seq < 1 || r.Seq > base) {
+		return fmt.Errorf("conversation %s cannot be marked as read up to %d", r.Conversation, r.Seq)
+	}
 	if m := w.d.Message; m != nil && (m.Type != domain.EventSendMessage || m.Conversation != id || m.Seq < 1 || m.Seq > base) {
 		return fmt.Errorf("event %d of conversation %s is not a message to be rewritten", m.Seq, m.Conversation)
 	}
@@ -95,6 +98,11 @@ func (w *writing) write(ctx context.Context) (taken bool, err error) {
 	}
 	if w.after != nil {
 		if err := w.members(ctx); err != nil {
+			return false, err
+		}
+	}
+	if r := w.d.Read; r != nil {
+		if _, err := w.q.exec(ctx, markRead, r.Conversation[:], int64(r.User), int64(r.Seq), r.Time); err != nil {
 			return false, err
 		}
 	}
@@ -157,7 +165,13 @@ func (w *writing) event(ctx context.Context, e *domain.Event, first bool) error 
 const (
 	selectAbout = `SELECT seq, sender_id, client_id, payload FROM events
 		WHERE about = $1 AND kind = 5 ORDER BY seq`
-	updatePayload = `UPDATE events SET payload = $3 WHERE conversation_id = $1 AND seq = $2`
+	updatePayload  = `UPDATE events SET payload = $3, removed = $4 WHERE conversation_id = $1 AND seq = $2`
+	deleteMentions = `DELETE FROM mentions WHERE conversation_id = $1 AND seq = $2`
+	// What was read has been delivered, in whatever way.
+	markRead = `UPDATE participants SET last_read = $3, last_read_at = $4,
+		last_delivered = CASE WHEN last_delivered < $3 THEN $3 ELSE last_delivered END,
+		last_delivered_at = CASE WHEN last_delivered < $3 THEN $4 ELSE last_delivered_at END
+		WHERE conversation_id = $1 AND user_id = $2`
 )
 
 // rewrite makes a message read as m from now on, in its own event and in those by which it was edited before: what it
@@ -165,6 +179,9 @@ const (
 func (w *writing) rewrite(ctx context.Context, m *domain.Event) error {
 	id := domain.NewMessageID(m.Conversation, m.Seq)
 	list, err := scanEvents(ctx, w.q, m.Conversation, selectAbout, id[:])
+	if err == nil && m.Message.Removed {
+		_, err = w.q.exec(ctx, deleteMentions, m.Conversation[:], int64(m.Seq))
+	}
 	if err != nil {
 		return err
 	}
@@ -178,7 +195,7 @@ func (w *writing) rewrite(ctx context.Context, m *domain.Event) error {
 		if err != nil {
 			return fmt.Errorf("event %d of conversation %s: %w", e.Seq, e.Conversation, err)
 		}
-		n, err := w.q.exec(ctx, updatePayload, e.Conversation[:], int64(e.Seq), payload)
+		n, err := w.q.exec(ctx, updatePayload, e.Conversation[:], int64(e.Seq), payload, m.Message.Removed)
 		if err != nil {
 			return err
 		}
@@ -280,15 +297,14 @@ func (w *writing) leave(ctx context.Context, gone map[domain.UserID]seat) error 
 		users = append(users, int64(id))
 		by[seq] = append(by[seq], int64(id))
 	}
-	if _, err := w.q.exec(ctx, w.s.text.removeParticipants, w.after.ID[:], w.s.d.numbers(users)); err != nil {
-		return err
-	}
 	for seq, users := range by {
+		// First, since it takes over how far they have come.
 		if _, err := w.q.exec(ctx, w.s.text.closeMemberships, w.after.ID[:], int64(seq), w.s.d.numbers(users)); err != nil {
 			return err
 		}
 	}
-	return nil
+	_, err := w.q.exec(ctx, w.s.text.removeParticipants, w.after.ID[:], w.s.d.numbers(users))
+	return err
 }
 
 func (w *writing) join(ctx context.Context, joined []seat) error {

@@ -172,7 +172,8 @@ func TestReceiptsFollowTheMarks(t *testing.T) {
 		{
 			"mixed",
 			[]domain.Recipient{{User: alice, LastRead: 4, ReadAt: 7}, {User: bob}, {User: carol, LastDelivered: 4}, {User: eve}},
-			map[domain.UserID]domain.RecipientStatus{alice: "read", carol: "delivered", eve: "sent"}, "some", "some", 0,
+			map[domain.UserID]domain.RecipientStatus{alice: "read", carol: "delivered", eve: "sent"},
+			"some", "some", 0,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -75,8 +75,9 @@ type cursor struct {
 	// stream has the newest events; nil while nothing happens in the conversation.
 	stream *stream
 	spans  []span
-	// page holds events read from the store ahead of their turn.
-	page []*entry
+	// page holds events read from the store ahead of their turn. outdated: what is just being read may be old already.
+	page     []*entry
+	outdated bool
 }
 
 type span struct{ next, last domain.Seq }
@@ -321,6 +322,8 @@ func (c *cursor) ready(limit int) []*entry {
 func (s *Session) read(ctx context.Context, c *cursor) error {
 	id, sp := c.id, c.spans[0]
 	upto := min(sp.last, sp.next+pageEvents-1)
+	c.outdated = false
+	s.g.readers.add(id, s)
 	s.mu.Unlock()
 	s.g.metrics.catchupReads.Inc()
 	events, err := s.g.page(ctx, id, sp.next-1, upto)
@@ -328,8 +331,8 @@ func (s *Session) read(ctx context.Context, c *cursor) error {
 	if err != nil {
 		return err
 	}
-	if s.at[id] != c || c.spans[0] != sp && c.spans[0].next != sp.next {
-		return nil // unsubscribed, and perhaps subscribed again, meanwhile
+	if s.at[id] != c || c.outdated || c.spans[0] != sp && c.spans[0].next != sp.next {
+		return nil // unsubscribed, and perhaps subscribed again, meanwhile; or what was read is no longer so
 	}
 	if len(events) == 0 {
 		s.passed(c, upto) // withheld or gone; there is nothing to wait for
@@ -374,6 +377,7 @@ func (s *Session) yield(c *cursor) {
 func (s *Session) drop(c *cursor) {
 	s.behind = s.behind[1:]
 	delete(s.at, c.id)
+	s.g.readers.remove(c.id, s)
 }
 
 // Done says that a delivery has arrived: it was acknowledged, or written if its QoS is 0.
@@ -423,7 +427,8 @@ func (s *Session) Leave(graceful bool) {
 	}
 	s.gone = true
 	s.hold(-s.directBytes)
-	s.direct, s.signals, s.behind, s.at, s.subscriptions = nil, nil, nil, nil, nil
+	s.forget()
+	s.direct, s.signals, s.subscriptions = nil, nil, nil
 	s.mu.Unlock()
 	s.g.metrics.sessions.Dec()
 	if s.g.sessions == nil || !s.principal.IsUser() {
@@ -445,7 +450,7 @@ func (s *Session) end(why domain.Farewell, notice *domain.Notice) {
 	pub := &domain.Publication{Topic: topic.String(), Payload: encode(notice)}
 	s.mu.Lock()
 	_, listens := s.subscriptions[domain.Filter{Kind: domain.InboxTopic, User: s.principal.Username}]
-	s.behind, s.at = nil, nil // the newer session goes on from here
+	s.forget() // the newer session goes on from here
 	s.last, s.farewell = pub, why
 	s.mu.Unlock()
 	if !listens {

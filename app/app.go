@@ -143,7 +143,8 @@ func build(
 		PasswordMost: gateway.Argon2{Memory: configs.MaxArgon2Memory, Passes: configs.MaxArgon2Iterations, Lanes: 16},
 		Parallel:     cfg.Login.ParallelVerifications, AccessLife: cfg.Login.AccessTTL, RefreshLife: cfg.Login.RefreshTTL,
 		AdminKey: &key, Registerer: registry,
-		Ended: func(who domain.Principal, byToken bool) { p.gateway.EndSessions(who, byToken, domain.NotWelcome()) },
+		Ended:   func(who domain.Principal, byToken bool) { p.gateway.EndSessions(who, byToken, domain.NotWelcome()) },
+		Changed: func(ctx context.Context, u domain.User) { p.gateway.UserChanged(ctx, u) },
 	})
 	if err != nil {
 		return nil, err
@@ -154,7 +155,8 @@ func build(
 		logs = append(logs, log)
 	}
 	p.gateway, err = gateway.New(gateway.Options{
-		Logs: logs, History: store, Sessions: store, Authenticator: p.accounts, Logins: p.accounts, Limits: limits,
+		Logs: logs, History: store, Sessions: store, Presence: store, Grace: cfg.Presence.Grace,
+		Authenticator: p.accounts, Logins: p.accounts, Limits: limits,
 		MessageRate: float64(cfg.Limits.MessagesPerSecond), CommandRate: float64(cfg.Limits.CommandsPerSecond),
 		TransientRate: float64(cfg.Limits.TransientPerSecond),
 		MaxSessions:   cfg.Limits.Sessions, MaxUserSessions: cfg.Limits.SessionsPerUser,
@@ -235,6 +237,7 @@ func commandLimits(cfg configs.Config) domain.Limits {
 	return domain.Limits{
 		MessageBytes: int(cfg.Limits.MessageSize), PartBytes: int(cfg.Limits.PartSize),
 		TextChars: cfg.Limits.TextLength, Parts: cfg.Limits.Parts, Participants: cfg.Limits.Participants,
+		Watched: cfg.Limits.Watched,
 	}
 }
 

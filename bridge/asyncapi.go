@@ -135,6 +135,7 @@ func asyncAPI(version string) (asyncDocument, error) {
 func newRegistry() huma.Registry {
 	registry := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
 	registry.RegisterTypeAlias(reflect.TypeFor[domain.RawObject](), reflect.TypeFor[map[string]any]())
+	registry.RegisterTypeAlias(reflect.TypeFor[domain.Named](), reflect.TypeFor[any]())
 	return registry
 }
 
@@ -221,6 +222,11 @@ func (b *asyncBuilder) subscribeTopics() {
 	b.channel("inbox", "users/{username}/inbox", "What concerns the user itself.",
 		typed[domain.Notice](b, domain.NoticeTypes())...)
 	b.sends("sendNotices", "inbox", "Notices to the user.")
+	status := typed[domain.Notice](b, []domain.EventType{domain.NoticeSetStatus})[0]
+	status.Name = "status"
+	b.channel("status", "users/{username}/status",
+		"The presence of any user of the account tree: the present value at once, as a retained message, and then changes.", status)
+	b.sends("sendStatus", "status", "Whether a user is there.")
 }
 
 // commands adds a channel and an operation with its reply for each command.
@@ -269,7 +275,7 @@ func (b *asyncBuilder) commands() {
 // tidy takes the schemas over, as [tidy] does for OpenAPI: what Parley sends may grow.
 func (b *asyncBuilder) tidy() {
 	schemas := b.schemas.Map()
-	ownMayMiss(schemas)
+	embeddedMayMiss(schemas)
 	asked := make(map[string]bool)
 	for id, op := range b.doc.Operations {
 		if op.Action != "receive" {
@@ -305,21 +311,17 @@ func (b *asyncBuilder) resultFields(command string) []string {
 		"managePushNotifications": {"user"},
 		"issueTokens":             {"accessToken", "accessExpires", "refreshToken", "refreshExpires"},
 		"revokeTokens":            {},
+		"setStatus":               {"status"},
+		"subscribe":               {"users"},
+		"unsubscribe":             {"users"},
+		"unsubscribeFromAll":      {"users"},
+		"getSubscriptions":        {"users"},
 		"createConversation":      {"conversation", "existing"},
 		"getConversation":         {"conversation"},
 		"getConversations":        {"conversations"},
 		"addParticipants":         {"conversation"},
 		"removeParticipants":      {"conversation"},
-		"getPublicConversations":  {"uuids", "nextCursor?"},
-		"joinConversation":        {"conversation"},
-		"leaveConversation":       {"conversation"},
-		"editConversation":        {"conversation"},
-		"editParticipants":        {"conversation"},
-		"removeConversation":      {},
-		"muteConversation":        {"conversation"},
 		"sendMessage":             {"message"},
-		"editMessage":             {"message"},
-		"removeMessage":           {},
 		"typing":                  {},
 		"markAsRead":              {},
 		"getReceipts":             {"recipientStatus", "readStatus", "deliveryStatus", "lastDeliveredAt?", "lastReadAt?"},
@@ -350,17 +352,22 @@ func (a *api) serveAsyncAPI() error {
 	return nil
 }
 
-// ownMayMiss corrects what huma cannot know: what only the user itself sees, or one kind of notice has, is an embedded
-// pointer, whose fields it takes for always present.
-func ownMayMiss(schemas map[string]*huma.Schema) {
-	for schema, part := range map[string]reflect.Type{"User": reflect.TypeFor[domain.Own](), "Notice": reflect.TypeFor[domain.Unread]()} {
-		whole := schemas[schema]
+// embeddedMayMiss corrects what huma cannot know: the fields of an embedded pointer, which are absent together, it takes
+// for always present.
+func embeddedMayMiss(schemas map[string]*huma.Schema) {
+	for _, part := range []struct {
+		whole string
+		part  reflect.Type
+	}{
+		{"User", reflect.TypeFor[domain.Own]()}, {"Notice", reflect.TypeFor[domain.Unread]()}, {"Notice", reflect.TypeFor[domain.Status]()},
+	} {
+		whole := schemas[part.whole]
 		if whole == nil {
 			continue
 		}
-		for f := range part.Fields() {
-			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			whole.Required = slices.DeleteFunc(whole.Required, func(s string) bool { return s == name })
+		for f := range part.part.Fields() {
+			field, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			whole.Required = slices.DeleteFunc(whole.Required, func(s string) bool { return s == field })
 		}
 	}
 }

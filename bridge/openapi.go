@@ -58,7 +58,7 @@ func (a *api) describe() error {
 // tidy corrects what huma cannot know of our types.
 func tidy(doc *huma.OpenAPI) {
 	schemas := doc.Components.Schemas.Map()
-	ownMayMiss(schemas)
+	embeddedMayMiss(schemas)
 	asked, answered := make(map[string]bool), make(map[string]bool)
 	for _, item := range doc.Paths {
 		for _, op := range operations(item) {

@@ -27,6 +27,7 @@ type Config struct {
 	ACL      ACL      `koanf:"acl"`
 	Limits   Limits   `koanf:"limits"`
 	Login    Login    `koanf:"login"`
+	Presence Presence `koanf:"presence"`
 	Log      Log      `koanf:"log"`
 	Shutdown Shutdown `koanf:"shutdown"`
 }
@@ -98,6 +99,7 @@ type Limits struct {
 	Sessions              int           `koanf:"sessions"`              // connected at the same time
 	SessionsPerUser       int           `koanf:"sessionsPerUser"`       // connected at the same time, of one user
 	Subscriptions         int           `koanf:"subscriptions"`         // of one session
+	Watched               int           `koanf:"watched"`               // users that one user has subscribed to (command subscribe)
 	Waiting               Size          `koanf:"waiting"`               // replies and notices that wait for one session
 	WaitingTotal          Size          `koanf:"waitingTotal"`          // the same for all sessions together
 	Outstanding           int           `koanf:"outstanding"`           // commands that wait for their commit, over all sessions
@@ -117,6 +119,11 @@ type Login struct {
 	ParallelVerifications int           `koanf:"parallelVerifications"` // verifications at the same time; 0 is one per processor
 	AccessTTL             time.Duration `koanf:"accessTtl"`             // life of an access token
 	RefreshTTL            time.Duration `koanf:"refreshTtl"`            // life of a refresh token
+}
+
+// Presence sets who counts as being there.
+type Presence struct {
+	Grace time.Duration `koanf:"grace"` // how long a user stays online when its last device has gone
 }
 
 // Log sets what is logged and how.
@@ -162,6 +169,7 @@ func Default() Config {
 			Sessions:              100_000,
 			SessionsPerUser:       100,
 			Subscriptions:         1000,
+			Watched:               1000,
 			Waiting:               1 * MiB,
 			WaitingTotal:          256 * MiB,
 			Outstanding:           16_384,
@@ -173,6 +181,7 @@ func Default() Config {
 			AccessTTL:             48 * time.Hour,
 			RefreshTTL:            720 * time.Hour,
 		},
+		Presence: Presence{Grace: time.Minute},
 		Log:      Log{Level: "info", Format: "text"},
 		Shutdown: Shutdown{Timeout: 10 * time.Second},
 	}

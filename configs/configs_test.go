@@ -54,6 +54,8 @@ func TestDefaultsAreThoseOfTheProtocolPage(t *testing.T) {
 		"limits.connectTimeout":   {c.Limits.ConnectTimeout, 10 * time.Second},
 		"login.accessTtl":         {c.Login.AccessTTL, 48 * time.Hour},
 		"login.refreshTtl":        {c.Login.RefreshTTL, 30 * 24 * time.Hour},
+		"presence.grace":          {c.Presence.Grace, time.Minute},
+		"limits.watched":          {c.Limits.Watched, 1000},
 		"shutdown.timeout":        {c.Shutdown.Timeout, 10 * time.Second},
 		"the number of acl.rules": {len(c.ACL.Rules), 0},
 	} {

@@ -50,6 +50,7 @@ func (c *Config) problems() []Problem {
 	v.number("limits.sessions", l.Sessions, 0, 1e9)
 	v.number("limits.sessionsPerUser", l.SessionsPerUser, 0, 1e9)
 	v.number("limits.subscriptions", l.Subscriptions, 1, 1e6)
+	v.number("limits.watched", l.Watched, 1, 1e6)
 	v.size("limits.waiting", l.Waiting, 64*KiB, 1*GiB)
 	v.size("limits.waitingTotal", l.WaitingTotal, 1*MiB, 1024*GiB)
 	v.number("limits.outstanding", l.Outstanding, 0, 1e9)
@@ -59,6 +60,8 @@ func (c *Config) problems() []Problem {
 	v.number("login.parallelVerifications", c.Login.ParallelVerifications, 0, 1024)
 	v.duration("login.accessTtl", c.Login.AccessTTL, time.Second, 10*365*24*time.Hour)
 	v.duration("login.refreshTtl", c.Login.RefreshTTL, time.Second, 10*365*24*time.Hour)
+
+	v.duration("presence.grace", c.Presence.Grace, time.Millisecond, 24*time.Hour)
 
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")

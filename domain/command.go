@@ -17,7 +17,8 @@ const (
 	// Append adds one event to a conversation and leaves its state as it is: the hot path. It is decided on a
 	// cached head, whose version the store compares.
 	Append
-	// Change may alter the state of a conversation; it is decided under the store's row locks.
+	// Change may alter the state of a conversation, or the record of the principal; it is decided under the store's row
+	// locks.
 	Change
 	// Logins makes or ends the caller's logins; it is decided on the principal alone.
 	Logins
@@ -26,6 +27,8 @@ const (
 	Marking
 	// Signalling stores nothing: it is decided on a cached head like an Append, and tells those who are there.
 	Signalling
+	// Immediate is decided at once, without the store: what it leads to lasts no longer than the user is connected.
+	Immediate
 )
 
 // Command is what somebody wants: the sealed set of protocol.md section 6, decoded from MQTT and HTTP alike.
@@ -55,10 +58,9 @@ func (m *Meta) Common() *Meta { return m }
 // CommandNames lists the commands that exist, in the order of protocol.md section 6.
 func CommandNames() []string {
 	return []string{
-		"getMe", "getUser", "getUsers", "editUser", "managePushNotifications", "createConversation", "getConversation", "getConversations",
-		"getPublicConversations", "joinConversation", "leaveConversation", "editConversation",
-		"addParticipants", "removeParticipants", "editParticipants", "removeConversation", "muteConversation",
-		"sendMessage", "editMessage", "removeMessage", "typing", "markAsRead", "retransmitEvents", "getReceipts",
+		"getMe", "getUser", "getUsers", "editUser", "setStatus", "subscribe", "unsubscribe", "unsubscribeFromAll",
+		"getSubscriptions", "managePushNotifications", "createConversation", "getConversation", "getConversations",
+		"addParticipants", "removeParticipants", "sendMessage", "typing", "markAsRead", "retransmitEvents", "getReceipts",
 		"getUnread",
 		"issueTokens", "revokeTokens",
 	}
@@ -75,6 +77,16 @@ func NewCommand(name string) Command {
 		return &GetUsers{}
 	case "editUser":
 		return &EditUser{}
+	case "setStatus":
+		return &SetStatus{}
+	case "subscribe":
+		return &Subscribe{}
+	case "unsubscribe":
+		return &Unsubscribe{}
+	case "unsubscribeFromAll":
+		return &UnsubscribeFromAll{}
+	case "getSubscriptions":
+		return &GetSubscriptions{}
 	case "managePushNotifications":
 		return &ManagePushNotifications{}
 	case "createConversation":
@@ -83,30 +95,12 @@ func NewCommand(name string) Command {
 		return &GetConversation{}
 	case "getConversations":
 		return &GetConversations{}
-	case "getPublicConversations":
-		return &GetPublicConversations{}
-	case "joinConversation":
-		return &JoinConversation{}
-	case "leaveConversation":
-		return &LeaveConversation{}
-	case "editConversation":
-		return &EditConversation{}
 	case "addParticipants":
 		return &AddParticipants{}
 	case "removeParticipants":
 		return &RemoveParticipants{}
-	case "editParticipants":
-		return &EditParticipants{}
-	case "removeConversation":
-		return &RemoveConversation{}
-	case "muteConversation":
-		return &MuteConversation{}
 	case "sendMessage":
 		return &SendMessage{}
-	case "editMessage":
-		return &EditMessage{}
-	case "removeMessage":
-		return &RemoveMessage{}
 	case "typing":
 		return &Typing{}
 	case "markAsRead":
@@ -226,7 +220,7 @@ func (req *Request) decode(pub *Publish, l Limits) error {
 	case NoTopic, EventsTopic, SignalsTopic, InboxTopic, StatusTopic, RepliesTopic:
 		return Errorf(AccessDenied, "nobody may publish to %s", clip(pub.Topic))
 	}
-	if (req.Name == "sendMessage" || req.Name == "editMessage") && len(payload) > l.MessageBytes {
+	if req.Name == "sendMessage" && len(payload) > l.MessageBytes {
 		req.RequestID = lenientRequestID(payload)
 		return errMessageTooLarge(l)
 	}

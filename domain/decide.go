@@ -16,14 +16,14 @@ type Needs struct {
 	// Self asks for the principal's own record with its private part. A Change that names no Conversation and asks for
 	// it is about the principal alone: the store locks the record, and the gateway keeps the order of a user's changes.
 	Self bool
+	// Watched asks for the users that the principal has subscribed to.
+	Watched bool
 	// Message asks for the sendMessage event of this number in Conversation; 0: none.
 	Message Seq
 	// Recipients asks for those who took part in Conversation when Message was sent.
 	Recipients bool
 	// Unread asks for what the principal has not read; nil: nothing.
 	Unread *UnreadQuery
-	// List asks for a page of conversations; nil: none.
-	List *ConversationQuery
 }
 
 // Heads is the state that a decision may look at, and what purity forbids it to make itself.
@@ -43,14 +43,14 @@ type Heads struct {
 	Users []User
 	// Self is the principal's own record.
 	Self *User
+	// Watched are the users that the principal has subscribed to, in the order of their numbers, deleted ones included.
+	Watched []User
 	// Message is the sendMessage event asked for; nil: there is none.
 	Message *Event
 	// Recipients are those who took part when Message was sent, in the order of their numbers.
 	Recipients []Recipient
 	// Unread is what the principal has not read, the conversations with the newest messages first.
 	Unread []Unread
-	// Listed are the conversations of Needs.List, in its order. Where whole ones are asked for they are in Conversations.
-	Listed []ConversationID
 	// Existing is the conversation that holds the unique key which an earlier run of this decision wanted: the
 	// store found it taken and runs the decision again.
 	Existing *Conversation
@@ -67,27 +67,22 @@ type Decision struct {
 	// Self is the principal's own record as it shall read: custom data, private custom data and notifications are
 	// written, the rest is not. nil: unchanged. Needs.Self must have been asked for.
 	Self *User
+	// Watch changes whom a user has subscribed to; nil: nothing does. Needs.Self must have been asked for.
+	Watch *Watch
+	// Status is the principal's presence from now on, as its own devices see it; nil: unchanged. It is of an Immediate.
+	Status *Status
 	// Notices are sent to inboxes after the commit, before the command is answered.
 	Notices []Told
 	// Read is how far the principal has read from now on; nil: as before.
 	Read *Mark
 	// Signals are told to those who follow the conversation's signals, after everything else is committed.
 	Signals []*Signal
-	// Mute is whether a participant wants pushes; nil: that stays as it is.
-	Mute *Mute
 	// Page is a stretch of the log that the result shall show; nil: none.
 	Page *Page
 	// Login is what shall be done with the caller's logins; only commands of the kind [Logins] want anything.
 	Login LoginStep
 	// Result is what the caller gets.
 	Result Result
-}
-
-// Mute says whether a participant wants no pushes about a conversation.
-type Mute struct {
-	Conversation ConversationID
-	User         UserID
-	Muted        bool
 }
 
 // Page is a stretch of a conversation's log, From and To included.
@@ -118,18 +113,15 @@ func (p Page) Shows(seq Seq) bool {
 type Result struct {
 	User          *User           `json:"user,omitempty"`
 	Users         []User          `json:"users,omitzero"`
+	Status        *Status         `json:"status,omitempty"`
 	Conversation  *Conversation   `json:"conversation,omitempty"`
 	Existing      *bool           `json:"existing,omitempty"`
 	Conversations []*Conversation `json:"conversations,omitzero"`
-	// UUIDs are a page of conversations.
-	UUIDs []ConversationID `json:"uuids,omitzero"`
-	// NextCursor asks for the page after this one; empty: there is none.
-	NextCursor string   `json:"nextCursor,omitempty"`
-	Message    *Message `json:"message,omitempty"`
-	Events     []*Event `json:"events,omitzero"`
-	From       Seq      `json:"from,omitempty"`
-	To         Seq      `json:"to,omitempty"`
-	Unread     []Unread `json:"unread,omitzero"`
+	Message       *Message        `json:"message,omitempty"`
+	Events        []*Event        `json:"events,omitzero"`
+	From          Seq             `json:"from,omitempty"`
+	To            Seq             `json:"to,omitempty"`
+	Unread        []Unread        `json:"unread,omitzero"`
 	*Receipts
 	*Tokens
 }

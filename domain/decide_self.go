@@ -50,6 +50,11 @@ func (u User) ToldOwn(now int64) Told {
 	return Told{Notice: Notice{Type: NoticeEditUser, Time: now, User: s}, To: []UserID{u.ID}}
 }
 
+// ToldWatchers gives the notice by which those who subscribed to the user learn the same.
+func (u User) ToldWatchers(now int64) Told {
+	return Told{Notice: Notice{Type: NoticeEditUser, Time: now, User: u.Public()}, Watchers: u.ID}
+}
+
 // EditUser changes the caller's own data. What is absent or null stays, {} clears.
 type EditUser struct {
 	CustomData        *RawObject `json:"customData,omitempty" doc:"Replaces the whole; {} clears it."`
@@ -91,7 +96,11 @@ func (c *EditUser) decide(h *Heads, p Principal) (Decision, error) {
 		u.PrivateCustomData = c.PrivateCustomData.OrNone()
 	}
 	// Also when nothing differs: it may be the repetition of a command whose outcome was unknown.
-	return Decision{Self: u, Result: Result{User: u.shown()}, Notices: []Told{u.ToldOwn(h.Now)}}, nil
+	d := Decision{Self: u, Result: Result{User: u.shown()}, Notices: []Told{u.ToldOwn(h.Now)}}
+	if c.CustomData != nil {
+		d.Notices = append(d.Notices, u.ToldWatchers(h.Now))
+	}
+	return d, nil
 }
 
 // ManagePushNotifications replaces the list of events that the caller wants to be pushed.

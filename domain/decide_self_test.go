@@ -57,7 +57,12 @@ func TestAbsentKeepsAndEmptyClears(t *testing.T) {
 			if d.Self == nil || !d.Self.CustomData.Equal(tc.public) || !d.Self.PrivateCustomData.Equal(tc.private) {
 				t.Errorf("written is %+v", d.Self)
 			}
-			if len(d.Notices) != 1 || !cmp.Equal(d.Notices[0].To, []domain.UserID{alice}) || d.Notices[0].OthersOnly ||
+			public := strings.Contains(tc.json, `"customData"`)
+			if len(d.Notices) == 2 && (d.Notices[1].Watchers != alice || d.Notices[1].To != nil || d.Notices[1].Notice.User.Own != nil) ||
+				len(d.Notices) > 1 != public {
+				t.Errorf("watchers are told %+v", d.Notices)
+			}
+			if len(d.Notices) == 0 || !cmp.Equal(d.Notices[0].To, []domain.UserID{alice}) || d.Notices[0].OthersOnly ||
 				!d.Notices[0].Notice.User.PrivateCustomData.Equal(tc.private) {
 				t.Errorf("told is %+v", d.Notices)
 			}

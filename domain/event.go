@@ -23,6 +23,9 @@ const (
 	NoticeConversationRemoved EventType = "conversationRemoved"
 	NoticeEditUser            EventType = "editUser"
 	NoticeUnread              EventType = "unread"
+	NoticeSetStatus           EventType = "setStatus"
+	NoticeSubscribe           EventType = "subscribe"
+	NoticeUnsubscribe         EventType = "unsubscribe"
 	NoticeConflict            EventType = "conflict"
 	NoticeError               EventType = "error"
 	NoticeEventSkipped        EventType = "eventSkipped"
@@ -44,7 +47,8 @@ func SignalTypes() []EventType {
 // NoticeTypes lists the types of inbox notices.
 func NoticeTypes() []EventType {
 	return []EventType{
-		NoticeConversationAdded, NoticeConversationRemoved, NoticeUnread, NoticeEditUser, NoticeConflict, NoticeError, NoticeEventSkipped,
+		NoticeConversationAdded, NoticeConversationRemoved, NoticeUnread, NoticeEditUser, NoticeSetStatus, NoticeSubscribe,
+		NoticeUnsubscribe, NoticeConflict, NoticeError, NoticeEventSkipped,
 	}
 }
 
@@ -204,10 +208,12 @@ type Notice struct {
 	Time             int64           `json:"time"`
 	Conversation     *ConversationID `json:"conversation,omitempty"`
 	ConversationData *Conversation   `json:"conversationData,omitempty"`
-	// Unread belongs to unread.
+	// Unread belongs to unread, Status to setStatus.
 	*Unread
-	Tag  string `json:"tag,omitempty"`
-	User *User  `json:"user,omitempty"`
+	*Status
+	Tag   string `json:"tag,omitempty"`
+	User  *User  `json:"user,omitempty"`
+	Users []User `json:"users,omitzero"`
 	// Seq and Size, in bytes, are of an event that was too large for the device.
 	Seq  Seq `json:"seq,omitempty"`
 	Size int `json:"size,omitempty"`

@@ -218,11 +218,12 @@ type Limits struct {
 	TextChars    int // Unicode code points of text
 	Parts        int
 	Participants int // of one conversation
+	Watched      int // users that one user has subscribed to
 }
 
 // DefaultLimits are those of protocol.md section 4.
 func DefaultLimits() Limits {
-	return Limits{MessageBytes: 64 << 10, PartBytes: 32 << 10, TextChars: 5000, Parts: 16, Participants: 1000}
+	return Limits{MessageBytes: 64 << 10, PartBytes: 32 << 10, TextChars: 5000, Parts: 16, Participants: 1000, Watched: 1000}
 }
 
 // The most characters of an id, and bytes of a MIME type.

@@ -223,7 +223,11 @@ func (f Filter) Allowed(p Principal) bool {
 
 // SubscribeOptions are the options of one subscription (MQTT 5, section 3.8.3.1).
 type SubscribeOptions struct {
-	QoS        byte // as granted: 0 or 1
-	NoLocal    bool
-	Identifier int // MQTT 5 Subscription Identifier; 0: none
+	QoS     byte // as granted: 0 or 1
+	NoLocal bool
+	// RetainAsPublished keeps the RETAIN flag of what topics with a present value send; RetainHandling says when that value
+	// is sent to a subscription: 0 always, 1 if it is new, 2 not.
+	RetainAsPublished bool
+	RetainHandling    byte
+	Identifier        int // MQTT 5 Subscription Identifier; 0: none
 }

@@ -31,6 +31,7 @@ type Accounts struct {
 	refresh time.Duration
 	admin   *[32]byte
 	ended   func(p domain.Principal, byToken bool)
+	changed func(context.Context, domain.User)
 	now     func() time.Time
 	random  io.Reader
 	metrics *loginMetrics
@@ -66,6 +67,9 @@ type AccountsOptions struct {
 	// cares.
 	Ended func(p domain.Principal, byToken bool)
 
+	// Changed is told of a user whose record a backend has changed, or who was deleted; nil: nobody cares.
+	Changed func(ctx context.Context, u domain.User)
+
 	Now        func() time.Time
 	Random     io.Reader             // default: crypto/rand
 	Registerer prometheus.Registerer // nil: nothing is registered
@@ -96,6 +100,9 @@ func NewAccounts(dir Directory, tokens Tokens, reg Registry, o AccountsOptions) 
 	if o.Ended == nil {
 		o.Ended = func(domain.Principal, bool) {}
 	}
+	if o.Changed == nil {
+		o.Changed = func(context.Context, domain.User) {}
+	}
 	cache, err := newPasswordCache(o.Random, o.Remember, o.Now)
 	if err != nil {
 		return nil, err
@@ -116,7 +123,7 @@ func NewAccounts(dir Directory, tokens Tokens, reg Registry, o AccountsOptions) 
 	return &Accounts{
 		dir: dir, tokens: tokens, registry: reg,
 		hasher: h, minter: newMinter(o.Issuer, o.Now, o.AccessLife, ring), refresh: o.RefreshLife,
-		admin: o.AdminKey, ended: o.Ended, now: o.Now, random: o.Random, metrics: m,
+		admin: o.AdminKey, ended: o.Ended, changed: o.Changed, now: o.Now, random: o.Random, metrics: m,
 	}, nil
 }
 

@@ -75,6 +75,9 @@ func (a *Accounts) UpdateUser(ctx context.Context, p domain.Principal, username 
 	if u, err = a.registry.UpdateUser(ctx, u.ID, patch); err != nil {
 		return domain.User{}, err
 	}
+	if patch.DisplayName != nil || patch.CustomData != nil {
+		a.changed(ctx, u)
+	}
 	if patch.PasswordHash != nil {
 		err = a.end(ctx, u)
 	}
@@ -91,6 +94,8 @@ func (a *Accounts) DeleteUser(ctx context.Context, p domain.Principal, username 
 	if err := a.registry.DeleteUser(ctx, u.ID); err != nil {
 		return err
 	}
+	u.Deleted = true
+	a.changed(ctx, u)
 	a.ended(u.Principal(""), false)
 	return nil
 }

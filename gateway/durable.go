@@ -326,6 +326,7 @@ func (g *Gateway) resume(ctx context.Context, s *Session) (present bool, err err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stored, s.keep = stored, s.hello.Expiry
+	var statuses []domain.Username
 	for _, sub := range stored.Subscriptions {
 		f, ok := domain.ParseFilter(sub.Filter)
 		if !ok || !f.Allowed(s.principal) {
@@ -335,11 +336,17 @@ func (g *Gateway) resume(ctx context.Context, s *Session) (present bool, err err
 			s.subscriptions = make(map[domain.Filter]domain.SubscribeOptions, len(stored.Subscriptions))
 		}
 		s.subscriptions[f] = sub.Options
+		if f.Kind == domain.StatusTopic {
+			statuses = append(statuses, f.User)
+		}
 	}
 	if stored.Present {
 		// Events wait until it is known what is due before them.
 		s.resuming = true
 		g.background.Go(func() { g.backlog(s) })
+		if len(statuses) > 0 {
+			g.background.Go(func() { g.refollow(s, statuses) })
+		}
 	}
 	return stored.Present, nil
 }
@@ -393,10 +400,6 @@ func (s *Session) missed(page []domain.Stretch) {
 		}
 		// What is committed and not announced yet will be: it is in the log already, and must not come twice.
 		st.announcing.Lock()
-		if st.withholds(s.principal.User) {
-			st.announcing.Unlock()
-			continue // since the store was asked
-		}
 		last, announces := st.reached()
 		late := announces && part.To > last
 		if late {

@@ -30,6 +30,10 @@ type Options struct {
 	Authenticator Authenticator
 	// Logins makes and ends logins; nil: the commands that do so are refused.
 	Logins Logins
+	// Presence keeps when users were last seen and who subscribed to whom; nil: nobody is told of others.
+	Presence Presences
+	// Grace is how long users stay online when their last device has gone (default 60 s).
+	Grace time.Duration
 	// Sessions keeps durable sessions; nil: every session ends with its connection.
 	Sessions Sessions
 
@@ -71,7 +75,6 @@ type Gateway struct {
 	sessions Sessions
 	flusher  flusher
 	partings partings
-	readers  readers
 	// node names this gateway at the store; openings makes the times at which sessions began unique here.
 	node     string
 	openings atomic.Int64
@@ -81,10 +84,12 @@ type Gateway struct {
 	logins  Logins
 	hub     *hub
 	shards  []*shard
-	limits  domain.Limits
-	logger  *slog.Logger
-	metrics *gatewayMetrics
-	now     func() time.Time
+	// presence is who of the connected users is there.
+	presence *presence
+	limits   domain.Limits
+	logger   *slog.Logger
+	metrics  *gatewayMetrics
+	now      func() time.Time
 
 	messageRate, commandRate      float64
 	transientRate                 float64
@@ -144,6 +149,7 @@ func New(o Options) (*Gateway, error) {
 		g.now = time.Now
 	}
 	g.hub = newHub(either(o.CacheBytes, 64<<20))
+	g.presence = newPresence(g, o.Presence, either(o.Grace, time.Minute))
 	metrics, err := newGatewayMetrics(o.Registerer, g)
 	if err != nil {
 		cancel()
@@ -159,6 +165,7 @@ func New(o Options) (*Gateway, error) {
 	if g.sessions != nil {
 		g.workers.Go(g.keepSessions)
 	}
+	g.workers.Go(g.presence.keep)
 	return g, nil
 }
 
@@ -226,6 +233,7 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 		return nil, domain.Welcome{}, err
 	}
 	g.metrics.sessions.Inc()
+	g.presence.came(p.User)
 	for _, old := range displaced {
 		g.displace(old, s)
 	}
@@ -339,6 +347,11 @@ func (g *Gateway) run(p domain.Principal, c domain.Command, accepted time.Time, 
 		}()
 		return
 	}
+	if c.Kind() == domain.Immediate {
+		result, err := g.immediate(p, c)
+		finish(domain.Receipt{Result: &result}, err)
+		return
+	}
 	it := &item{
 		principal: p, command: c, accepted: accepted, size: weightOf(c), done: finish, key: newKey(),
 	}
@@ -359,22 +372,15 @@ func (g *Gateway) run(p domain.Principal, c domain.Command, accepted time.Time, 
 
 // weightOf approximates how many bytes a command adds to a batch.
 func weightOf(c domain.Command) int {
-	var said domain.Content
-	switch c := c.(type) {
-	case *domain.SendMessage:
-		said = c.Content
-	case *domain.EditMessage:
-		said = domain.Content{Payload: c.Payload, Parts: c.Parts, Attributes: c.Attributes}
-		if c.Text != nil {
-			said.Text = *c.Text
+	n := 256
+	if m, ok := c.(*domain.SendMessage); ok {
+		n += len(m.Text) + len(m.Attributes)
+		for _, p := range m.Payload {
+			n += len(p)
 		}
-	}
-	n := 256 + len(said.Text) + len(said.Attributes)
-	for _, p := range said.Payload {
-		n += len(p)
-	}
-	for i := range said.Parts {
-		n += len(said.Parts[i].Body)
+		for i := range m.Parts {
+			n += len(m.Parts[i].Body)
+		}
 	}
 	return n
 }
@@ -488,6 +494,19 @@ func (g *Gateway) read(p domain.Principal, c domain.Command) (result domain.Resu
 		}
 	}
 	return decision.Result, nil
+}
+
+// immediate answers a command that does not need the store.
+func (g *Gateway) immediate(p domain.Principal, c domain.Command) (domain.Result, error) {
+	d, err := g.decide(&domain.Heads{Now: domain.Millis(g.now()), Limits: g.limits}, p, c)
+	if err != nil {
+		return domain.Result{}, err
+	}
+	if d.Status != nil {
+		g.presence.set(p, *d.Status)
+	}
+	g.notify(p, d.Notices)
+	return d.Result, nil
 }
 
 // head reads the present state of a conversation. A conversation that does not exist is an error.

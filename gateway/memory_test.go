@@ -22,8 +22,10 @@ type memory struct {
 	users    map[domain.UserID]domain.User
 	records  map[domain.ConversationID]*record
 	unique   map[string]domain.ConversationID
+	watched  map[domain.UserID][]domain.UserID
+	seen     map[domain.UserID]domain.Seen
 	requests map[string]request // what a ChangeRequest.Key led to
-	counts   struct{ appends, changes, heads, pages, read int }
+	counts   struct{ appends, changes, heads, pages, read, seen, watchers int }
 
 	faults sync.Mutex
 	// The hooks run outside of mu. They may block.
@@ -31,6 +33,7 @@ type memory struct {
 	afterCommit  func(ctx context.Context, c commit) error
 	onHeads      func(ctx context.Context, n domain.Needs) error
 	onEvents     func(ctx context.Context, c domain.ConversationID) error
+	away         bool // for what concerns presence
 }
 
 // record is one conversation. Its head is replaced, never changed.
@@ -61,6 +64,7 @@ func newMemory(t testing.TB) *memory {
 	return &memory{
 		t: t, users: make(map[domain.UserID]domain.User), records: make(map[domain.ConversationID]*record),
 		unique: make(map[string]domain.ConversationID), requests: make(map[string]request),
+		watched: make(map[domain.UserID][]domain.UserID), seen: make(map[domain.UserID]domain.Seen),
 	}
 }
 
@@ -217,6 +221,9 @@ func (tx *transaction) change(req *domain.ChangeRequest) (domain.Changed, error)
 	if err != nil {
 		return domain.Changed{Err: err}, nil //nolint:nilerr // a refusal does not disturb the others
 	}
+	if d.Watch != nil {
+		tx.m.watch(d.Watch)
+	}
 	if d.Self != nil {
 		tx.users[d.Self.ID] = *d.Self
 	}
@@ -320,6 +327,9 @@ func (m *memory) read(
 		}
 	}
 	for _, u := range users {
+		if n.Watched && slices.Contains(m.watched[p.User], u.ID) {
+			h.Watched = append(h.Watched, u)
+		}
 		if u.ID == p.User && n.Self {
 			h.Self = &u
 		}
@@ -328,6 +338,67 @@ func (m *memory) read(
 		}
 	}
 	return h
+}
+
+// watch does what a Watch says, whatever becomes of the transaction. The caller holds mu.
+func (m *memory) watch(w *domain.Watch) {
+	of := slices.DeleteFunc(slices.Clone(m.watched[w.User]), func(id domain.UserID) bool { return slices.Contains(w.Remove, id) })
+	m.watched[w.User] = append(of, w.Add...)
+}
+
+// SaveSeen implements gateway.Presences.
+func (m *memory) SaveSeen(_ context.Context, _ string, seen []domain.Seen) error {
+	if m.isDown() {
+		return errGone()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts.seen++
+	for _, s := range seen {
+		m.seen[s.User] = s
+	}
+	return nil
+}
+
+// LastSeen implements gateway.Presences.
+func (m *memory) LastSeen(_ context.Context, users []domain.UserID) (map[domain.UserID]int64, error) {
+	if m.isDown() {
+		return nil, errGone()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	seen := make(map[domain.UserID]int64)
+	for _, id := range users {
+		if s, ok := m.seen[id]; ok {
+			seen[id] = s.At
+		}
+	}
+	return seen, nil
+}
+
+// Watchers implements gateway.Presences.
+func (m *memory) Watchers(_ context.Context, of []domain.UserID, pair func(watched, watcher domain.UserID)) error {
+	if m.isDown() {
+		return errGone()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts.watchers++
+	for watcher, list := range m.watched {
+		for _, watched := range list {
+			if slices.Contains(of, watched) && watched != watcher {
+				pair(watched, watcher)
+			}
+		}
+	}
+	return nil
+}
+
+// isDown reports whether reads fail.
+func (m *memory) isDown() bool {
+	m.faults.Lock()
+	defer m.faults.Unlock()
+	return m.away
 }
 
 // Events implements gateway.History.
@@ -392,6 +463,7 @@ func (m *memory) set(change func()) {
 // down makes every call fail at once; the function that it returns brings the store back.
 func (m *memory) down() (up func()) {
 	m.set(func() {
+		m.away = true
 		m.beforeCommit = func(context.Context, commit) error { return errGone() }
 		m.onHeads = func(context.Context, domain.Needs) error { return errGone() }
 		m.onEvents = func(context.Context, domain.ConversationID) error { return errGone() }
@@ -401,7 +473,7 @@ func (m *memory) down() (up func()) {
 
 // heal removes all faults.
 func (m *memory) heal() {
-	m.set(func() { m.beforeCommit, m.afterCommit, m.onHeads, m.onEvents = nil, nil, nil, nil })
+	m.set(func() { m.beforeCommit, m.afterCommit, m.onHeads, m.onEvents, m.away = nil, nil, nil, nil, false })
 }
 
 // gate is a barrier at which calls wait until it is opened, as long as their context allows.

@@ -25,6 +25,8 @@ type gatewayMetrics struct {
 
 	flushedPositions prometheus.Counter
 	panics           prometheus.Counter
+	presenceChanges  prometheus.Counter
+	presenceNotices  prometheus.Counter
 }
 
 func newGatewayMetrics(reg prometheus.Registerer, g *Gateway) (*gatewayMetrics, error) {
@@ -73,13 +75,22 @@ func newGatewayMetrics(reg prometheus.Registerer, g *Gateway) (*gatewayMetrics, 
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "parley_gateway_panics_total", Help: "Panics recovered in the gateway.",
 		}),
+		presenceChanges: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "parley_presence_changes_total", Help: "Changes of presence told, the newest of a user counted once a round.",
+		}),
+		presenceNotices: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "parley_presence_watchers_told_total", Help: "Connected users told of changes of a user that they subscribed to.",
+		}),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	collectors := []prometheus.Collector{
 		m.sessions, m.commands, m.queued, m.batchSize, m.commitSeconds, m.commitRetries, m.ackSeconds, m.catchupReads,
-		m.limited, m.panics, m.flushSeconds, m.flushedPositions, m.signals,
+		m.limited, m.panics, m.flushSeconds, m.flushedPositions, m.signals, m.presenceChanges, m.presenceNotices,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "parley_present_users", Help: "Users who have set a status and are not offline.",
+		}, func() float64 { return float64(g.presence.count()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "parley_delivery_lagging_sessions", Help: "Sessions for which events are due.",
 		}, func() float64 { lagging, _ := g.lag(); return lagging }),

@@ -32,7 +32,9 @@ type Session struct {
 	subscriptions map[domain.Filter]domain.SubscribeOptions
 	// direct are publications outside any log, in order: replies and notices.
 	direct []direct
-	// signals are the same for what may be left out, sent when nothing else is due. directBytes is the size of both.
+	// latest are those of which only the newest counts: presence.
+	latest latest
+	// signals are those that may be left out, sent when nothing else is due. directBytes is the size of all.
 	signals     []direct
 	directBytes int
 	// slow is set when too much waited in direct: the session is being ended.
@@ -65,6 +67,7 @@ type Session struct {
 type direct struct {
 	publication *domain.Publication
 	qos         byte
+	retain      bool
 	identifiers []int
 }
 
@@ -75,9 +78,8 @@ type cursor struct {
 	// stream has the newest events; nil while nothing happens in the conversation.
 	stream *stream
 	spans  []span
-	// page holds events read from the store ahead of their turn. outdated: what is just being read may be old already.
-	page     []*entry
-	outdated bool
+	// page holds events read from the store ahead of their turn.
+	page []*entry
 }
 
 type span struct{ next, last domain.Seq }
@@ -144,8 +146,19 @@ func (s *Session) covering(kind domain.TopicKind, id domain.ConversationID, own 
 // push sends a publication outside any log, if the session subscribed to its topic.
 func (s *Session) push(topic domain.Topic, pub *domain.Publication) {
 	s.mu.Lock()
-	d := direct{publication: pub}
-	found := false
+	d, found := s.covers(topic, pub)
+	if !found || s.gone || s.slow {
+		s.mu.Unlock()
+		return
+	}
+	d.retain = false // what is pushed is not of a topic that has a present value
+	s.direct = append(s.direct, d)
+	s.pushed(pub)
+}
+
+// covers tells how the session subscribed to a topic outside of conversations. The caller holds mu.
+func (s *Session) covers(topic domain.Topic, pub *domain.Publication) (d direct, found bool) {
+	d.publication = pub
 	for f, o := range s.subscriptions {
 		covers := f.Kind == topic.Kind && f.User == topic.User
 		if topic.Kind == domain.RepliesTopic {
@@ -156,15 +169,16 @@ func (s *Session) push(topic domain.Topic, pub *domain.Publication) {
 		}
 		found = true
 		d.qos = max(d.qos, o.QoS)
+		d.retain = d.retain || o.RetainAsPublished
 		if o.Identifier != 0 {
 			d.identifiers = append(d.identifiers, o.Identifier)
 		}
 	}
-	if !found || s.gone || s.slow {
-		s.mu.Unlock()
-		return
-	}
-	s.direct = append(s.direct, d)
+	return d, found
+}
+
+// pushed accounts for what was added to direct or latest. The caller holds mu, which is released.
+func (s *Session) pushed(pub *domain.Publication) {
 	all := s.hold(len(pub.Payload))
 	// What is outside the log cannot be read again later: a session that lets too much of it pile up is ended, so
 	// that it knows that it has missed something.
@@ -177,7 +191,7 @@ func (s *Session) push(topic domain.Topic, pub *domain.Publication) {
 	}
 	if limit != "" {
 		s.hold(-s.directBytes)
-		s.slow, s.direct, s.signals = true, nil, nil
+		s.slow, s.direct, s.signals, s.latest = true, nil, nil, latest{}
 	}
 	s.mu.Unlock()
 	if limit != "" {
@@ -212,6 +226,19 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 	}
 	if s.direct = s.direct[n:]; len(s.direct) == 0 {
 		s.direct = nil
+	}
+	for len(s.direct) == 0 && len(s.latest.order) > 0 && len(dst) < cap(dst) {
+		if s.latest.of[s.latest.order[0]].qos > 0 {
+			if window == 0 {
+				break
+			}
+			window--
+		}
+		d := s.latest.take()
+		s.hold(-len(d.publication.Payload))
+		dst = append(dst, domain.Delivery{
+			Publication: d.publication, QoS: d.qos, Retain: d.retain, Identifiers: d.identifiers,
+		})
 	}
 	for !s.resuming && len(s.behind) > 0 && len(dst) < cap(dst) {
 		c := s.behind[0]
@@ -322,8 +349,6 @@ func (c *cursor) ready(limit int) []*entry {
 func (s *Session) read(ctx context.Context, c *cursor) error {
 	id, sp := c.id, c.spans[0]
 	upto := min(sp.last, sp.next+pageEvents-1)
-	c.outdated = false
-	s.g.readers.add(id, s)
 	s.mu.Unlock()
 	s.g.metrics.catchupReads.Inc()
 	events, err := s.g.page(ctx, id, sp.next-1, upto)
@@ -331,8 +356,8 @@ func (s *Session) read(ctx context.Context, c *cursor) error {
 	if err != nil {
 		return err
 	}
-	if s.at[id] != c || c.outdated || c.spans[0] != sp && c.spans[0].next != sp.next {
-		return nil // unsubscribed, and perhaps subscribed again, meanwhile; or what was read is no longer so
+	if s.at[id] != c || c.spans[0] != sp && c.spans[0].next != sp.next {
+		return nil // unsubscribed, and perhaps subscribed again, meanwhile
 	}
 	if len(events) == 0 {
 		s.passed(c, upto) // withheld or gone; there is nothing to wait for
@@ -377,7 +402,6 @@ func (s *Session) yield(c *cursor) {
 func (s *Session) drop(c *cursor) {
 	s.behind = s.behind[1:]
 	delete(s.at, c.id)
-	s.g.readers.remove(c.id, s)
 }
 
 // Done says that a delivery has arrived: it was acknowledged, or written if its QoS is 0.
@@ -427,10 +451,18 @@ func (s *Session) Leave(graceful bool) {
 	}
 	s.gone = true
 	s.hold(-s.directBytes)
-	s.forget()
-	s.direct, s.signals, s.subscriptions = nil, nil, nil
+	subscriptions := s.subscriptions
+	s.direct, s.signals, s.latest, s.behind, s.at, s.subscriptions = nil, nil, latest{}, nil, nil, nil
 	s.mu.Unlock()
 	s.g.metrics.sessions.Dec()
+	for f := range subscriptions {
+		if f.Kind == domain.StatusTopic {
+			s.g.presence.unfollow(s, f.User)
+		}
+	}
+	if s.principal.IsUser() {
+		defer s.g.presence.left(s.principal.User)
+	}
 	if s.g.sessions == nil || !s.principal.IsUser() {
 		s.g.hub.leave(s)
 		return
@@ -450,7 +482,7 @@ func (s *Session) end(why domain.Farewell, notice *domain.Notice) {
 	pub := &domain.Publication{Topic: topic.String(), Payload: encode(notice)}
 	s.mu.Lock()
 	_, listens := s.subscriptions[domain.Filter{Kind: domain.InboxTopic, User: s.principal.Username}]
-	s.forget() // the newer session goes on from here
+	s.behind, s.at = nil, nil // the newer session goes on from here
 	s.last, s.farewell = pub, why
 	s.mu.Unlock()
 	if !listens {

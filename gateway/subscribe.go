@@ -13,16 +13,38 @@ import (
 // It may read the store: whether a user takes part in a conversation that nothing happened in lately, for instance.
 func (s *Session) Subscribe(ctx context.Context, subs []domain.Subscription) []error {
 	refusals := make([]error, len(subs))
-	var started []domain.Filter
+	filters := make([]domain.Filter, len(subs))
+	var names []domain.Username
 	for i, sub := range subs {
-		var fresh bool
-		f, _ := domain.ParseFilter(sub.Filter)
-		if fresh, refusals[i] = s.subscribe(ctx, f, sub.Options); fresh {
+		filters[i], _ = domain.ParseFilter(sub.Filter)
+		if filters[i].Kind == domain.StatusTopic && filters[i].Allowed(s.principal) {
+			names = append(names, filters[i].User)
+		}
+	}
+	statuses, unknown := s.g.followable(ctx, s.principal, names)
+	var started []domain.Filter
+	fresh := make([]bool, len(subs))
+	for i, f := range filters {
+		if f.Kind == domain.StatusTopic {
+			if _, ok := statuses[f.User]; !ok && f.Allowed(s.principal) {
+				if refusals[i] = unknown; unknown == nil {
+					refusals[i] = domain.Errorf(domain.UserNotFound, "no such user")
+				}
+				continue
+			}
+		}
+		if fresh[i], refusals[i] = s.subscribe(ctx, f, subs[i].Options); fresh[i] {
 			started = append(started, f)
 		}
 	}
 	err := s.remember(ctx, started)
 	if err == nil {
+		for i, f := range filters {
+			if f.Kind == domain.StatusTopic && refusals[i] == nil {
+				handling := subs[i].Options.RetainHandling
+				s.g.presence.follow(s, f.User, statuses[f.User], handling == 0 || handling == 1 && fresh[i], true)
+			}
+		}
 		s.g.greetUnread(s)
 		return refusals
 	}
@@ -46,7 +68,7 @@ func (s *Session) subscribe(ctx context.Context, f domain.Filter, o domain.Subsc
 		return false, domain.Errorf(domain.AccessDenied, "you may not subscribe to that")
 	}
 	switch {
-	case f.Kind == domain.StatusTopic || f.Group != "":
+	case f.Group != "":
 		return false, domain.Errorf(domain.AccessDenied, "not available yet")
 	case !f.Conversation.IsZero():
 		if err := s.g.mayFollow(ctx, s.principal, f.Conversation); err != nil {
@@ -85,15 +107,18 @@ func (s *Session) Unsubscribe(ctx context.Context, filters []string) []bool {
 
 func (s *Session) unsubscribe(filters []string) []bool {
 	had := make([]bool, len(filters))
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for i, filter := range filters {
 		f, ok := domain.ParseFilter(filter)
 		if !ok {
 			continue
 		}
+		s.mu.Lock()
 		_, had[i] = s.subscriptions[f]
 		delete(s.subscriptions, f)
+		s.mu.Unlock()
+		if f.Kind == domain.StatusTopic {
+			s.g.presence.unfollow(s, f.User)
+		}
 	}
 	return had
 }
@@ -111,14 +136,8 @@ func (g *Gateway) mayFollow(ctx context.Context, p domain.Principal, id domain.C
 	if p.IsBackend() {
 		return nil
 	}
-	part, ok := c.Participant(p.User)
-	switch {
-	case !ok:
-		return domain.Errorf(domain.AccessDenied, "you take no part in this conversation")
-	case !part.Permissions.Reads():
-		return domain.Errorf(domain.AccessDenied, "you may not read this conversation")
-	case c.Removed:
-		return domain.Errorf(domain.ConversationRemoved, "the conversation was removed")
+	if part, ok := c.Participant(p.User); ok && (part.Permissions.CanRead || part.Permissions.IsOwner) {
+		return nil
 	}
-	return nil
+	return domain.Errorf(domain.AccessDenied, "you take no part in this conversation")
 }

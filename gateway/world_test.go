@@ -34,7 +34,7 @@ func newWorld(t *testing.T, options ...func(*gateway.Options)) *world {
 	t.Helper()
 	store, registry := newMemory(t), prometheus.NewRegistry()
 	o := gateway.Options{
-		Logs: []gateway.Log{store}, History: store, Authenticator: &door{store: store}, Registerer: registry,
+		Logs: []gateway.Log{store}, History: store, Presence: store, Authenticator: &door{store: store}, Registerer: registry,
 	}
 	for _, option := range options {
 		option(&o)

@@ -39,8 +39,11 @@ func (h *Hook) subscribe(cl *mqtt.Client, l *link, pk *packets.Packet) domain.Fa
 		default:
 			places = append(places, i)
 			subs = append(subs, domain.Subscription{
-				Filter:  strings.Clone(f.Filter), // it is a part of the packet
-				Options: domain.SubscribeOptions{QoS: min(f.Qos, 1), NoLocal: f.NoLocal, Identifier: f.Identifier},
+				Filter: strings.Clone(f.Filter), // it is a part of the packet
+				Options: domain.SubscribeOptions{
+					QoS: min(f.Qos, 1), NoLocal: f.NoLocal, RetainAsPublished: f.RetainAsPublished, RetainHandling: f.RetainHandling,
+					Identifier: f.Identifier,
+				},
 			})
 		}
 	}

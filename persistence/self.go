@@ -12,6 +12,11 @@ const updateSelf = `UPDATE users SET custom_data = $2, private_custom_data = $3,
 
 // writeSelf writes what a decision says about the principal itself, whose record is locked.
 func (s *Store) writeSelf(ctx context.Context, q runner, d *domain.Decision) error {
+	if d.Watch != nil {
+		if err := s.writeWatch(ctx, q, d.Watch); err != nil {
+			return err
+		}
+	}
 	u := d.Self
 	if u == nil {
 		return nil

@@ -49,8 +49,8 @@ func newSessionTexts(d *dialect) sessionTexts {
 		`COALESCE((SELECT k.seq FROM cursors k WHERE k.session_id = $1 AND k.conversation_id = m.conversation_id), 0)`
 	// A case, so that permissions are looked up only where something was missed.
 	behind := fmt.Sprintf(`SELECT m.conversation_id, m.from_seq, %[1]s, %[2]s FROM memberships m WHERE m.user_id = $2 AND %[3]s
-		AND (m.to_seq IS NULL OR m.to_seq >= m.from_seq) AND CASE WHEN %[1]s > %[2]s THEN COALESCE((SELECT p.permissions & %[4]d
-			FROM participants p WHERE p.conversation_id = m.conversation_id AND p.user_id = m.user_id), 1) <> 0 ELSE false END`,
+		AND CASE WHEN %[1]s > %[2]s THEN COALESCE((SELECT p.permissions & %[4]d FROM participants p
+			WHERE p.conversation_id = m.conversation_id AND p.user_id = m.user_id), 1) <> 0 ELSE false END`,
 		last, seen, from, bitRead|bitOwner)
 	// What is newly covered has no cursor, unless a late acknowledgement made one after the subscription before ended.
 	start := `INSERT INTO cursors (session_id, conversation_id, seq)
@@ -271,12 +271,13 @@ type subscription struct {
 	QoS        byte   `json:"qos,omitempty"`
 	NoLocal    bool   `json:"noLocal,omitempty"`
 	Identifier int    `json:"identifier,omitempty"`
+	Retain     bool   `json:"retainAsPublished,omitempty"`
 }
 
 func packSubscriptions(subs []domain.Subscription) ([]byte, error) {
 	list := make([]subscription, len(subs))
 	for i, sub := range subs {
-		list[i] = subscription{sub.Filter, sub.Options.QoS, sub.Options.NoLocal, sub.Options.Identifier}
+		list[i] = subscription{sub.Filter, sub.Options.QoS, sub.Options.NoLocal, sub.Options.Identifier, sub.Options.RetainAsPublished}
 	}
 	return json.Marshal(list)
 }
@@ -289,7 +290,9 @@ func unpackSubscriptions(b []byte) ([]domain.Subscription, error) {
 	subs := make([]domain.Subscription, len(list))
 	for i, l := range list {
 		subs[i] = domain.Subscription{
-			Filter: l.Filter, Options: domain.SubscribeOptions{QoS: l.QoS, NoLocal: l.NoLocal, Identifier: l.Identifier},
+			Filter: l.Filter, Options: domain.SubscribeOptions{
+				QoS: l.QoS, NoLocal: l.NoLocal, Identifier: l.Identifier, RetainAsPublished: l.Retain,
+			},
 		}
 	}
 	return subs, nil

@@ -85,6 +85,9 @@ func (s *Store) bury(ctx context.Context, n node) error {
 	if err != nil {
 		return err
 	}
+	if err := s.inSteps(ctx, burySeen, n.id, n.beat, int64(sessionStep)); err != nil {
+		return err
+	}
 	return s.write(ctx, func(q runner) error {
 		_, err := q.exec(ctx, deleteNode, n.id, n.beat)
 		return err

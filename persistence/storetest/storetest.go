@@ -25,7 +25,7 @@ type Store interface {
 	Reader
 	gateway.Tokens
 	gateway.Registry
-	gateway.Sessions
+	Attendance
 	Keeper
 	Lifecycle
 }
@@ -34,6 +34,12 @@ type Store interface {
 type Reader interface {
 	gateway.History
 	gateway.Directory
+}
+
+// Attendance is what keeps who is connected, or was.
+type Attendance interface {
+	gateway.Sessions
+	gateway.Presences
 }
 
 // Keeper is what keeps small things for the gateway and its HTTP side.
@@ -107,6 +113,8 @@ func Run(t *testing.T, b Backend) {
 		{"HeadsAreConsistentUnderChanges", headsAreConsistent},
 		{"OwnRecordsAreRewrittenWhole", ownRecords},
 		{"ChangesOfOneRecordDoNotOverlap", ownRecordsMeeting},
+		{"SubscriptionsToUsersLast", watches},
+		{"LastSeenOutlivesItsNode", lastSeen},
 		{"UsersAreFoundAndKeptApart", usersAreFound},
 		{"SearchFindsByNameAndTree", searchFinds},
 		{"DeletedUsersKeepTheirNumberAndName", deletedUsers},

@@ -145,6 +145,8 @@ func New(o Options) (http.Handler, error) {
 	a.tokenRoutes()
 	a.userRoutes()
 	a.conversationRoutes()
+	a.changeRoutes()
+	a.messageRoutes()
 	a.readRoutes()
 	a.serviceRoutes()
 	a.healthRoutes()

@@ -22,7 +22,10 @@ type conversationPath struct {
 }
 
 type listConversationsRequest struct {
-	UUIDs []string `query:"uuid,explode" doc:"The conversations, at most 30."`
+	UUIDs  []string `query:"uuid,explode" doc:"These conversations, at most 30; without, a list."`
+	Public bool     `query:"public" doc:"List the uuids of the conversations that users may join."`
+	Cursor string   `query:"cursor" doc:"Where the next page starts: nextCursor of the page before."`
+	Limit  number   `query:"limit" doc:"Conversations of a page: 30 if absent, at most 100; of uuids 100, at most 1000."`
 }
 
 type addParticipantsRequest struct {
@@ -43,15 +46,6 @@ type removeParticipantsRequest struct {
 	Usernames []string                `query:"username,explode" doc:"Instead of a body: names of those to remove."`
 	UserIDs   []int64                 `query:"userId,explode" doc:"Instead of a body: numbers of those to remove."`
 	Body      *removeParticipantsBody `nameHint:"RemoveParticipantsRequest"`
-}
-
-type sendMessageRequest struct {
-	UUID string `path:"uuid" doc:"The conversation."`
-	Body struct {
-		domain.MessageRequest
-		domain.Meta
-		As domain.Username `json:"as,omitempty" doc:"Send on behalf of this user; for services and the admin key."`
-	} `nameHint:"SendMessageRequest"`
 }
 
 type eventsRequest struct {
@@ -83,18 +77,11 @@ func (a *api) conversationRoutes() {
 	})
 	handle(a, route{
 		method: http.MethodGet, path: "/v1/conversations", id: "getConversations", tag: tagConversations, status: http.StatusOK,
-		summary: "Get several conversations", result: a.result("conversations"), refusals: about,
-	}, func(ctx context.Context, c caller, in *listConversationsRequest) (reply, error) {
-		cmd := &domain.GetConversations{}
-		for _, s := range split(in.UUIDs) {
-			id, err := domain.ParseConversationID(s)
-			if err != nil {
-				return reply{}, domain.Errorf(domain.InvalidRequest, "uuid: %s", err.Error())
-			}
-			cmd.UUIDs = append(cmd.UUIDs, id)
-		}
-		return a.run(ctx, c.principal, cmd)
-	})
+		summary: "Get or list conversations",
+		description: "With uuid, which may be repeated: exactly these. Without: a list in pages, of a user's own conversations or " +
+			"of those of a service's account tree; with public=true the uuids of those that users may join.",
+		result: a.result("conversations?", "uuids?", "nextCursor?"), refusals: about,
+	}, a.conversations)
 	handle(a, route{
 		method: http.MethodGet, path: "/v1/conversations/{uuid}", id: "getConversation", tag: tagConversations, status: http.StatusOK,
 		summary: "Get a conversation", result: a.result("conversation"), refusals: about,
@@ -130,14 +117,6 @@ func (a *api) conversationRoutes() {
 		return a.run(ctx, c.principal, in.command(id))
 	})
 	handle(a, route{
-		method: http.MethodPost, path: "/v1/conversations/{uuid}/messages", id: "sendMessage", tag: tagConversations, creates: true,
-		status: http.StatusCreated, existing: true, limit: a.Limits.MessageBytes, summary: "Send a message",
-		description: "A message whose id was used before by the same sender in the conversation is given with status 200, and so " +
-			"is one for those online only (options.transient).",
-		result:   a.result("message"),
-		refusals: slices.Concat(about, []domain.Code{domain.UserNotFound, domain.NotParticipant}),
-	}, a.sendMessage)
-	handle(a, route{
 		method: http.MethodGet, path: "/v1/conversations/{uuid}/events", id: "getEvents", tag: tagConversations, status: http.StatusOK,
 		summary: "Get a stretch of a conversation's log", description: "Exactly two of from, to and count are given.",
 		result: a.result("events", "from", "to"),
@@ -156,42 +135,32 @@ func (a *api) conversationRoutes() {
 	})
 }
 
-// sendMessage posts a message: as the caller, or on behalf of a user.
-func (a *api) sendMessage(ctx context.Context, c caller, in *sendMessageRequest) (reply, error) {
-	id, err := conversationID(in.UUID)
-	if err != nil {
-		return reply{}, err
-	}
-	cmd := &domain.SendMessage{Conversation: id, MessageRequest: in.Body.MessageRequest, Meta: in.Body.Meta}
-	if cmd.ClientID == "" && c.key != "" {
-		cmd.ClientID = messageID(c.key)
-	}
-	p := c.principal
-	if in.Body.As != "" {
-		if p, err = a.actAs(ctx, p, in.Body.As); err != nil {
-			return reply{}, err
+// conversations gives the conversations that are named, or a page of a list.
+func (a *api) conversations(ctx context.Context, c caller, in *listConversationsRequest) (reply, error) {
+	limit := 0
+	if n := in.Limit.pointer(); n != nil {
+		if *n < 1 || *n > 1000 {
+			return reply{}, domain.Errorf(domain.InvalidRequest, "limit is 1 to 1000")
 		}
+		limit = int(*n)
 	}
-	if cmd.Kind() == domain.Signalling {
-		return a.run(ctx, p, cmd) // for those online only: nothing is created
+	switch {
+	case len(in.UUIDs) > 0 && (in.Public || in.Cursor != "" || limit != 0):
+		return reply{}, domain.Errorf(domain.InvalidRequest, "uuid does not go together with a list")
+	case in.Public:
+		return a.run(ctx, c.principal, &domain.GetPublicConversations{Cursor: in.Cursor, Limit: limit})
+	case len(in.UUIDs) == 0:
+		return a.run(ctx, c.principal, &domain.ListConversations{Cursor: in.Cursor, Limit: limit})
 	}
-	return a.create(ctx, p, cmd)
-}
-
-// actAs gives a backend that acts as a user whom it may know of.
-func (a *api) actAs(ctx context.Context, p domain.Principal, as domain.Username) (domain.Principal, error) {
-	if !p.IsBackend() {
-		return domain.Principal{}, domain.Errorf(domain.AccessDenied, "only a service sends on behalf of a user")
+	cmd := &domain.GetConversations{}
+	for _, s := range split(in.UUIDs) {
+		id, err := domain.ParseConversationID(s)
+		if err != nil {
+			return reply{}, domain.Errorf(domain.InvalidRequest, "uuid: %s", err.Error())
+		}
+		cmd.UUIDs = append(cmd.UUIDs, id)
 	}
-	cmd := &domain.GetUser{UserRef: domain.UserRef{Username: as}}
-	receipt, err := a.do(ctx, p, cmd)
-	if err != nil {
-		return domain.Principal{}, err
-	}
-	if receipt.Result == nil || receipt.Result.User == nil || receipt.Result.User.Deleted {
-		return domain.Principal{}, domain.Errorf(domain.UserNotFound, "no such user to send for")
-	}
-	return p.OnBehalfOf(*receipt.Result.User), nil
+	return a.run(ctx, c.principal, cmd)
 }
 
 // do checks and runs a command.

@@ -107,7 +107,9 @@ func (a *api) fly(r *http.Request, w http.ResponseWriter, rt route, c caller, sc
 	s := sealer{on: rt.secret, token: c.token, scope: scope, key: c.key}
 	known, found, err := a.Memory.Recall(ctx, scope, c.key)
 	if err == nil && found && known.Fingerprint == fl.fingerprint {
-		known.Body, err = s.open(known.Body)
+		if known.Body, err = s.open(known.Body); err == nil && rt.shows && known.Status < 300 {
+			known.Body, err = a.shown(ctx, known.Body)
+		}
 	}
 	switch {
 	case err != nil:
@@ -132,15 +134,27 @@ func (a *api) fly(r *http.Request, w http.ResponseWriter, rt route, c caller, sc
 		return
 	}
 	fl.kept, fl.answer = true, first
-	kept, err := a.keep(ctx, s, first)
+	memory := first
+	if rt.shows && first.Status < 300 {
+		memory.Body, err = placeOf(first.Body)
+	}
+	var kept domain.Remembered
+	if err == nil {
+		kept, err = a.keep(ctx, s, memory)
+	}
 	if err != nil {
 		// It was done all the same, and the client must hear of it.
 		a.Logger.WarnContext(ctx, "an answer could not be remembered", "request_id", requestID(ctx), "route", rt.path, "error", err)
 		send(w, first)
 		return
 	}
-	if kept.Fingerprint == first.Fingerprint && !bytes.Equal(kept.Body, first.Body) {
+	if kept.Fingerprint == first.Fingerprint && !bytes.Equal(kept.Body, memory.Body) {
 		// Another node was faster with the same request.
+		if rt.shows && kept.Status < 300 {
+			if kept.Body, err = a.shown(ctx, kept.Body); err != nil {
+				kept.Body = first.Body
+			}
+		}
 		fl.answer = kept
 		replay(w, kept)
 		return

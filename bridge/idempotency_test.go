@@ -230,6 +230,50 @@ func TestSecretsAreRememberedSealed(t *testing.T) {
 	w.call("POST", "/v1/services", `{"name":"x"}`, "Idempotency-Key: s-0").wantProblem(t, "sealed by another", 422, domain.InvalidRequest)
 }
 
+func TestWhatAMessageSaysIsNotRemembered(t *testing.T) {
+	// A message that is removed must be gone everywhere: the remembered answer tells where it is, and the log what it says
+	// now.
+	w := newWorld(t, nil)
+	id, err := domain.ParseConversationID(someID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &domain.Message{ID: domain.NewMessageID(id, 7), Conversation: id, Seq: 7, Content: domain.Content{Text: "a <secret>"}}
+	sent := 0
+	w.do = func(_ context.Context, p domain.Principal, c domain.Command) (domain.Receipt, error) {
+		if _, ok := c.(*domain.SendMessage); ok {
+			sent++
+			return domain.Receipt{Result: &domain.Result{Message: m}}, nil
+		}
+		if again, ok := c.(*domain.RetransmitEvents); !ok || !p.Admin || again.Conversation != id || *again.From != 7 || *again.To != 7 {
+			t.Errorf("%s: %+v", c.Name(), c)
+		}
+		return domain.Receipt{Result: &domain.Result{Events: []*domain.Event{{Message: m}}}}, nil
+	}
+	path := "/v1/conversations/" + someID + "/messages"
+	first := w.call("POST", path, `{"text":"a <secret>"}`, key)
+	first.want(t, "first", 201, "")
+	for name, r := range w.memory.kept {
+		if bytes.Contains(r.Body, []byte("secret")) {
+			t.Errorf("%s holds %s", name, r.Body)
+		}
+	}
+	again := w.call("POST", path, `{"text":"a <secret>"}`, key)
+	again.want(t, "again", 201, string(first.body))
+	wantReplayed(t, "again", again, true)
+	m = &domain.Message{ID: m.ID, Conversation: id, Seq: 7, Removed: true}
+	gone := w.call("POST", path, `{"text":"a <secret>"}`, key)
+	wantReplayed(t, "removed", gone, true)
+	if gone.StatusCode != 201 || bytes.Contains(gone.body, []byte("secret")) || !bytes.Contains(gone.body, []byte(`"removed":true`)) {
+		t.Errorf("after the removal: %d %s", gone.StatusCode, gone.body)
+	}
+	w.fails(domain.Errorf(domain.Unavailable, "no store"))
+	w.call("POST", path, `{"text":"a <secret>"}`, key).wantProblem(t, "log away", 503, domain.Unavailable)
+	if sent != 1 {
+		t.Errorf("sent %d times", sent)
+	}
+}
+
 func TestAKeyMeansNothingWhereNothingIsCreated(t *testing.T) {
 	w := newWorld(t, nil)
 	for range 2 {

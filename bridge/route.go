@@ -25,6 +25,8 @@ type route struct {
 	public bool
 	// creates is set where an Idempotency-Key counts; secret where the answer holds one.
 	creates, secret bool
+	// shows is set where the answer shows a message: an Idempotency-Key remembers where that is, and not what it says.
+	shows bool
 	// limit is the most bytes of a body; 0: maxBody.
 	limit int
 	// status is that of success; existing adds 200 for what was there before.

@@ -219,6 +219,57 @@ func TestConversationRoutes(t *testing.T) {
 			201,
 			&domain.SendMessage{Conversation: id, MessageRequest: domain.MessageRequest{ClientID: "m", Content: domain.Content{Text: "hello"}}}, "",
 		},
+		"list own": {
+			"GET", "/v1/conversations?limit=3", "",
+			domain.Result{Conversations: []*domain.Conversation{}, NextCursor: "n"},
+			200, &domain.ListConversations{Limit: 3}, `{"conversations":[],"nextCursor":"n"}`,
+		},
+		"list public": {
+			"GET", "/v1/conversations?public=true", "",
+			domain.Result{UUIDs: []domain.ConversationID{}},
+			200, &domain.GetPublicConversations{}, `{"uuids":[]}`,
+		},
+		"edit": {
+			"PATCH", "/v1/conversations/" + someID, `{"title":"","publicJoin":true,"customData":{},"requestId":"r"}`,
+			domain.Result{},
+			200,
+			&domain.EditConversation{UUID: id, ConversationEdit: domain.ConversationEdit{
+				Title: new(string), PublicJoin: &yes, CustomData: domain.RawObject("{}"),
+			}, Meta: domain.Meta{RequestID: "r"}}, "",
+		},
+		"remove conversation": {
+			"DELETE", "/v1/conversations/" + someID, "", domain.Result{}, 200, &domain.RemoveConversation{UUID: id}, `{}`,
+		},
+		"edit participants": {
+			"PATCH", "/v1/conversations/" + someID + "/participants", `{"participants":[{"userId":4,"permissions":{"canRead":false}}]}`,
+			domain.Result{},
+			200,
+			&domain.EditParticipants{UUID: id, Participants: []domain.EditedParticipant{
+				{UserRef: domain.UserRef{UserID: 4}, Permissions: &domain.PermissionsPatch{CanRead: &no}},
+			}}, "",
+		},
+		"join":  {"POST", "/v1/conversations/" + someID + "/join", "", domain.Result{}, 200, &domain.JoinConversation{UUID: id}, ""},
+		"leave": {"POST", "/v1/conversations/" + someID + "/leave", "", domain.Result{}, 200, &domain.LeaveConversation{UUID: id}, ""},
+		"mute": {
+			"POST", "/v1/conversations/" + someID + "/mute", `{"muted":true}`,
+			domain.Result{},
+			200,
+			&domain.MuteConversation{UUID: id, Muted: &yes}, "",
+		},
+		"edit message": {
+			"PATCH", "/v1/conversations/" + someID + "/messages/" + someID, `{"payload":[],"reason":{"code":7}}`,
+			domain.Result{},
+			200,
+			&domain.EditMessage{Conversation: id, Message: domain.MessageID(id), MessageEdit: domain.MessageEdit{
+				Payload: []domain.RawObject{}, Reason: &domain.Reason{Code: 7},
+			}}, "",
+		},
+		"remove message": {
+			"DELETE", "/v1/conversations/" + someID + "/messages/" + someID, "",
+			domain.Result{},
+			200,
+			&domain.RemoveMessage{Conversation: id, Message: domain.MessageID(id)}, `{}`,
+		},
 		"events from count": {
 			"GET", "/v1/conversations/" + someID + "/events?from=1&count=2", "",
 			domain.Result{Events: []*domain.Event{}, From: 1, To: 2},

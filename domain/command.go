@@ -60,7 +60,9 @@ func CommandNames() []string {
 	return []string{
 		"getMe", "getUser", "getUsers", "editUser", "setStatus", "subscribe", "unsubscribe", "unsubscribeFromAll",
 		"getSubscriptions", "managePushNotifications", "createConversation", "getConversation", "getConversations",
-		"addParticipants", "removeParticipants", "sendMessage", "typing", "markAsRead", "retransmitEvents", "getReceipts",
+		"getPublicConversations", "joinConversation", "leaveConversation", "editConversation",
+		"addParticipants", "removeParticipants", "editParticipants", "removeConversation", "muteConversation",
+		"sendMessage", "editMessage", "removeMessage", "typing", "markAsRead", "retransmitEvents", "getReceipts",
 		"getUnread",
 		"issueTokens", "revokeTokens",
 	}
@@ -95,12 +97,30 @@ func NewCommand(name string) Command {
 		return &GetConversation{}
 	case "getConversations":
 		return &GetConversations{}
+	case "getPublicConversations":
+		return &GetPublicConversations{}
+	case "joinConversation":
+		return &JoinConversation{}
+	case "leaveConversation":
+		return &LeaveConversation{}
+	case "editConversation":
+		return &EditConversation{}
 	case "addParticipants":
 		return &AddParticipants{}
 	case "removeParticipants":
 		return &RemoveParticipants{}
+	case "editParticipants":
+		return &EditParticipants{}
+	case "removeConversation":
+		return &RemoveConversation{}
+	case "muteConversation":
+		return &MuteConversation{}
 	case "sendMessage":
 		return &SendMessage{}
+	case "editMessage":
+		return &EditMessage{}
+	case "removeMessage":
+		return &RemoveMessage{}
 	case "typing":
 		return &Typing{}
 	case "markAsRead":
@@ -220,7 +240,7 @@ func (req *Request) decode(pub *Publish, l Limits) error {
 	case NoTopic, EventsTopic, SignalsTopic, InboxTopic, StatusTopic, RepliesTopic:
 		return Errorf(AccessDenied, "nobody may publish to %s", clip(pub.Topic))
 	}
-	if req.Name == "sendMessage" && len(payload) > l.MessageBytes {
+	if (req.Name == "sendMessage" || req.Name == "editMessage") && len(payload) > l.MessageBytes {
 		req.RequestID = lenientRequestID(payload)
 		return errMessageTooLarge(l)
 	}

@@ -49,6 +49,9 @@ func (p Permissions) effective() Permissions {
 	return p
 }
 
+// Reads reports whether who has p may read: what happens is delivered to nobody else.
+func (p Permissions) Reads() bool { return p.CanRead || p.IsOwner }
+
 // exceeds reports whether p holds a right that q does not.
 func (p Permissions) exceeds(q Permissions) bool {
 	return p.CanRead && !q.CanRead || p.CanWrite && !q.CanWrite || p.CanEdit && !q.CanEdit || p.CanRemove && !q.CanRemove ||
@@ -103,8 +106,9 @@ type Participant struct {
 	JoinedSeq     Seq         `json:"joinedSeq" doc:"The event by which the user joined, the last time."`
 }
 
-// Interval is a stretch of a log during which a user took part: from the event by which it joined to the one by
-// which it left, both included. To is 0 while it lasts.
+// Interval is a stretch of a log during which a user took part and was allowed to read: from the event by which that
+// began to the one by which it ended, both included. To is 0 while it lasts, and less than 0 where the user came without
+// that permission: then there is nothing to read.
 type Interval struct {
 	From Seq
 	To   Seq

@@ -24,6 +24,8 @@ type Needs struct {
 	Recipients bool
 	// Unread asks for what the principal has not read; nil: nothing.
 	Unread *UnreadQuery
+	// List asks for a page of conversations; nil: none.
+	List *ConversationQuery
 }
 
 // Heads is the state that a decision may look at, and what purity forbids it to make itself.
@@ -51,6 +53,8 @@ type Heads struct {
 	Recipients []Recipient
 	// Unread is what the principal has not read, the conversations with the newest messages first.
 	Unread []Unread
+	// Listed are the conversations of Needs.List, in its order. Where whole ones are asked for they are in Conversations.
+	Listed []ConversationID
 	// Existing is the conversation that holds the unique key which an earlier run of this decision wanted: the
 	// store found it taken and runs the decision again.
 	Existing *Conversation
@@ -77,12 +81,21 @@ type Decision struct {
 	Read *Mark
 	// Signals are told to those who follow the conversation's signals, after everything else is committed.
 	Signals []*Signal
+	// Mute is whether a participant wants pushes; nil: that stays as it is.
+	Mute *Mute
 	// Page is a stretch of the log that the result shall show; nil: none.
 	Page *Page
 	// Login is what shall be done with the caller's logins; only commands of the kind [Logins] want anything.
 	Login LoginStep
 	// Result is what the caller gets.
 	Result Result
+}
+
+// Mute says whether a participant wants no pushes about a conversation.
+type Mute struct {
+	Conversation ConversationID
+	User         UserID
+	Muted        bool
 }
 
 // Page is a stretch of a conversation's log, From and To included.
@@ -117,11 +130,15 @@ type Result struct {
 	Conversation  *Conversation   `json:"conversation,omitempty"`
 	Existing      *bool           `json:"existing,omitempty"`
 	Conversations []*Conversation `json:"conversations,omitzero"`
-	Message       *Message        `json:"message,omitempty"`
-	Events        []*Event        `json:"events,omitzero"`
-	From          Seq             `json:"from,omitempty"`
-	To            Seq             `json:"to,omitempty"`
-	Unread        []Unread        `json:"unread,omitzero"`
+	// UUIDs are a page of conversations.
+	UUIDs []ConversationID `json:"uuids,omitzero"`
+	// NextCursor asks for the page after this one; empty: there is none.
+	NextCursor string   `json:"nextCursor,omitempty"`
+	Message    *Message `json:"message,omitempty"`
+	Events     []*Event `json:"events,omitzero"`
+	From       Seq      `json:"from,omitempty"`
+	To         Seq      `json:"to,omitempty"`
+	Unread     []Unread `json:"unread,omitzero"`
 	*Receipts
 	*Tokens
 }

@@ -1,10 +1,6 @@
 package domain
 
-import (
-	"slices"
-	"strings"
-	"unicode/utf8"
-)
+import "slices"
 
 // The most characters of a title and bytes of a conversation's customData.
 const (
@@ -51,15 +47,13 @@ func (c *CreateConversation) Needs(p Principal) Needs {
 }
 
 func (c *CreateConversation) check(l Limits) error {
+	if err := checkTitle(c.Title); err != nil {
+		return err
+	}
+	if err := checkProperties(c.CustomData, c.Policy); err != nil {
+		return err
+	}
 	switch {
-	case utf8.RuneCountInString(c.Title) > maxTitle:
-		return Errorf(InvalidRequest, "title is longer than %d characters", maxTitle)
-	case strings.ContainsRune(c.Title, 0):
-		return Errorf(InvalidRequest, "title must not contain NUL")
-	case len(c.CustomData) > maxCustomData:
-		return Errorf(InvalidRequest, "customData is larger than %d bytes", maxCustomData)
-	case c.Policy != "" && c.Policy != Managed && c.Policy != Open:
-		return Errorf(InvalidRequest, "policy is managed or open")
 	case len(c.Participants) > l.Participants:
 		return Errorf(InvalidRequest, "more than %d participants", l.Participants)
 	case c.Direct && (c.PublicJoin || c.Uber):
@@ -401,7 +395,7 @@ func (c *RemoveParticipants) decide(h *Heads, p Principal) (Decision, error) {
 		conv.Participants = slices.Delete(conv.Participants, i, i+1)
 		removed = append(removed, part)
 	}
-	if old.owners() > 0 && conv.owners() == 0 && len(conv.Participants) > 0 {
+	if disowned(old, conv) {
 		return Decision{}, Errorf(AccessDenied, "the last owner cannot be removed while others remain")
 	}
 	return h.membership(conv, p, c, removed), nil
@@ -426,9 +420,12 @@ func (h *Heads) managed(p Principal, refusal Code) (*Conversation, Permissions, 
 	return conv, mine, nil
 }
 
-// membership completes a decision that changed conv's participants: a distinct conversation ceases to be one.
+// membership completes a decision that changed conv's participants: a distinct conversation ceases to be one. Of a direct
+// one only what the two may do can change.
 func (h *Heads) membership(conv *Conversation, p Principal, c Command, concerned []Participant) Decision {
-	conv.Distinct, conv.UniqueKey = false, ""
+	if conv.Distinct = false; !conv.Direct {
+		conv.UniqueKey = ""
+	}
 	return h.edited(conv, p, c, concerned)
 }
 

@@ -280,13 +280,97 @@ func columns() map[string]column {
 				if n := q.withoutConversation(); n != 0 {
 					return n
 				}
+				reads := q.role == former || q.can(func(p domain.Permissions) bool { return p.CanRead })
 				switch {
-				case q.role == backend, q.role == administrator, q.role == former:
+				case q.role == backend, q.role == administrator:
 					return 0
-				case q.can(func(p domain.Permissions) bool { return p.CanRead }):
+				case reads && q.kind == removed:
+					return 16
+				case reads:
 					return 0
 				}
 				return 12
+			},
+		},
+		"getPublicConversations": {&domain.GetPublicConversations{}, func(q question) int {
+			if q.role == nobody {
+				return 3
+			}
+			return 0
+		}},
+		"joinConversation": {&domain.JoinConversation{UUID: id}, func(q question) int {
+			if n := q.changing(); n != 0 {
+				return n
+			}
+			switch {
+			case q.role == backend, q.role == administrator:
+				return 12
+			case q.kind == direct:
+				return 39
+			case q.role == owner, q.role == taker:
+				return 13
+			case q.kind != public:
+				return 15
+			}
+			return 0
+		}},
+		"leaveConversation": {&domain.LeaveConversation{UUID: id}, func(q question) int {
+			if n := q.changing(); n != 0 {
+				return n
+			}
+			switch {
+			case q.role == backend, q.role == administrator:
+				return 12
+			case q.kind == direct:
+				return 40
+			case q.role == former, q.role == stranger:
+				return 19
+			case q.role == owner && !q.bobs.IsOwner:
+				return 12 // the last owner, while bob remains
+			}
+			return 0
+		}},
+		"editConversation": {&domain.EditConversation{UUID: id, ConversationEdit: domain.ConversationEdit{Title: ptr("new")}}, func(q question) int {
+			part := q.role == owner || q.role == taker
+			return q.owning(part && q.kind == open)
+		}},
+		"removeConversation": {&domain.RemoveConversation{UUID: id}, func(q question) int { return q.owning(false) }},
+		"editParticipants": {
+			&domain.EditParticipants{UUID: id, Participants: []domain.EditedParticipant{
+				{UserRef: domain.UserRef{UserID: bob}, Permissions: &domain.PermissionsPatch{CanWrite: ptr(false)}},
+			}},
+			func(q question) int {
+				if n := q.changing(); n != 0 {
+					return n
+				}
+				switch {
+				case q.role == backend, q.role == administrator, q.role == owner:
+					return 0
+				case q.can(func(p domain.Permissions) bool { return p.CanManageParticipants }):
+					return 0
+				}
+				return 12
+			},
+		},
+		"muteConversation": {&domain.MuteConversation{UUID: id, Muted: ptr(true)}, func(q question) int {
+			if n := q.changing(); n != 0 {
+				return n
+			}
+			if q.role == owner || q.role == taker {
+				return 0
+			}
+			return 12
+		}},
+		"editMessage": {
+			&domain.EditMessage{Conversation: id, Message: domain.NewMessageID(id, 2), MessageEdit: domain.MessageEdit{Text: ptr("new")}},
+			func(q question) int {
+				return q.rewriting(func(p domain.Permissions) bool { return p.CanEdit }, func(p domain.Permissions) bool { return p.CanEditAll })
+			},
+		},
+		"removeMessage": {
+			&domain.RemoveMessage{Conversation: id, Message: domain.NewMessageID(id, 2)},
+			func(q question) int {
+				return q.rewriting(func(p domain.Permissions) bool { return p.CanRemove }, func(p domain.Permissions) bool { return p.CanRemoveAll })
 			},
 		},
 	}
@@ -326,6 +410,42 @@ func (q question) forUsersOfTheTree() int {
 		return n
 	}
 	return userNumber(q.role)
+}
+
+// changing is what refuses every change of a conversation.
+func (q question) changing() int {
+	if n := q.withoutConversation(); n != 0 {
+		return n
+	}
+	if q.kind == removed {
+		return 16
+	}
+	return 0
+}
+
+// owning is the answer to what only owners and backends may do; others: who asks may as well.
+func (q question) owning(others bool) int {
+	if n := q.changing(); n != 0 {
+		return n
+	}
+	if others || q.role == backend || q.role == administrator || q.can(func(p domain.Permissions) bool { return p.IsOwner }) {
+		return 0
+	}
+	return 12
+}
+
+// rewriting is the answer to what changes bob's message.
+func (q question) rewriting(own, all func(domain.Permissions) bool) int {
+	if n := q.changing(); n != 0 {
+		return n
+	}
+	switch {
+	case q.role == backend, q.role == administrator, q.role == owner:
+		return 0
+	case q.role == taker && (q.can(own) || q.can(all)):
+		return 0
+	}
+	return 12
 }
 
 // userNumber is the answer to what names users of the first tree.
@@ -370,6 +490,7 @@ func TestWhoMayDoWhatWhere(t *testing.T) {
 							s = newStore(c)
 							s.joined(carol, c.ID, 3)
 							s.left(carol, c.ID, 5)
+							s.said(c.ID, 2, bob, "hello")
 						}
 						s.said(conversationID(1), 2, bob, "hello")
 						_, err := s.decide(t, r.principal(), col.command)

@@ -168,6 +168,9 @@ func (c *RetransmitEvents) decide(h *Heads, p Principal) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
+	if conv.Removed && !p.IsBackend() {
+		return Decision{}, Errorf(ConversationRemoved, "the conversation was removed")
+	}
 	page := Page{Conversation: conv.ID, Only: only}
 	switch {
 	case c.From != nil && Seq(*c.From) > last:
@@ -202,7 +205,12 @@ func (h *Heads) readable(conv *Conversation, p Principal) (last Seq, only []Inte
 		if len(past) == 0 {
 			return 0, nil, Errorf(AccessDenied, "you take no part in this conversation")
 		}
-		last = past[len(past)-1].To
+		for _, i := range past {
+			last = max(last, i.To)
+		}
+		if last < 1 {
+			return 0, nil, Errorf(AccessDenied, "you were not allowed to read this conversation")
+		}
 	}
 	if conv.Uber {
 		// Never nil, which would mean everything.

@@ -90,6 +90,7 @@ type Own struct {
 	PrivateCustomData     RawObject        `json:"privateCustomData,omitempty"`
 	ConversationsList     []ConversationID `json:"conversationsList,omitzero" doc:"Conversations that the user takes part in."`
 	LeaveConversationList []ConversationID `json:"leaveConversationList,omitzero" doc:"Conversations that the user left or was removed from."`
+	MutedConversations    []ConversationID `json:"mutedConversations,omitempty" doc:"Conversations that the user wants no pushes about."`
 	Notifications         []string         `json:"notifications" doc:"Events that the user wants to be pushed."`
 }
 

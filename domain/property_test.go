@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/parley-im/parley/domain"
@@ -16,6 +17,7 @@ type journal struct {
 	changes  int64
 	distinct bool // is one still
 	direct   bool
+	removed  bool
 }
 
 func TestInvariantsHoldAfterAnySequenceOfCommands(t *testing.T) {
@@ -44,12 +46,12 @@ func TestInvariantsHoldAfterAnySequenceOfCommands(t *testing.T) {
 // apply stores a decision, checks it against the journal and the state against what must always hold.
 func apply(rt *rapid.T, s *store, journals map[domain.ConversationID]*journal, d domain.Decision) {
 	if len(d.Events) == 0 {
-		if d.Conversation != nil {
-			rt.Fatalf("a change without an event: %+v", d.Conversation)
+		if d.Conversation != nil || d.Message != nil {
+			rt.Fatalf("a change without an event: %+v", d)
 		}
 		return
 	}
-	if d.Conversation == nil { // an append: the store numbers it
+	if d.Conversation == nil { // an append, which the store numbers, or a message that is rewritten
 		e := d.Events[0]
 		old := s.conversations[e.Conversation]
 		if len(d.Events) != 1 || old == nil {
@@ -57,7 +59,15 @@ func apply(rt *rapid.T, s *store, journals map[domain.ConversationID]*journal, d
 		}
 		next := *old
 		next.LastSeq++
-		e.At(old.ID, next.LastSeq)
+		switch e.Type {
+		case domain.EventSendMessage:
+			e.At(old.ID, next.LastSeq)
+			s.messages[e.Message.ID] = e
+		case domain.EventEditMessage, domain.EventRemoveMessage:
+			rewrite(rt, s, e, d.Message, next.LastSeq)
+		default:
+			rt.Fatalf("%s leaves the state as it is", e.Type)
+		}
 		journals[old.ID].events++
 		s.conversations[old.ID] = &next
 		check(rt, &next, journals[old.ID])
@@ -77,6 +87,9 @@ func apply(rt *rapid.T, s *store, journals map[domain.ConversationID]*journal, d
 	if conv.LastSeq != before+domain.Seq(len(d.Events)) || conv.Version != beforeVersion+1 {
 		rt.Fatalf("%d events led from number %d to %d, version %d to %d", len(d.Events), before, conv.LastSeq, beforeVersion, conv.Version)
 	}
+	if old != nil && old.Removed {
+		rt.Fatalf("%s after the removal", d.Events[0].Action)
+	}
 	if hadOwner && owners(conv) == 0 && len(conv.Participants) > 0 {
 		rt.Fatalf("nobody owns the conversation any more: %+v", conv)
 	}
@@ -93,6 +106,25 @@ func apply(rt *rapid.T, s *store, journals map[domain.ConversationID]*journal, d
 	check(rt, conv, j)
 }
 
+// rewrite stores what a message reads like from now on, and checks that the one before was there to be rewritten.
+func rewrite(rt *rapid.T, s *store, e, now *domain.Event, seq domain.Seq) {
+	was := s.messages[e.Message.ID]
+	switch {
+	case e.Seq != seq || was == nil || now == nil:
+		rt.Fatalf("event %d where %d is due, of %v that becomes %v", e.Seq, seq, was, now)
+	case was.Message.Removed:
+		rt.Fatalf("%s of a removed message", e.Type)
+	case now.Seq != was.Seq || now.Type != was.Type || now.Sender != was.Sender || now.Message.ID != was.Message.ID:
+		rt.Fatalf("%+v became %+v", was, now)
+	case now.Message.Removed != (e.Type == domain.EventRemoveMessage):
+		rt.Fatalf("%s leads to %+v", e.Type, now.Message)
+	}
+	if shown, ok := was.Amended(e); !ok || !cmp.Equal(shown, now) {
+		rt.Fatalf("memory and store differ: %s", cmp.Diff(shown, now))
+	}
+	s.messages[e.Message.ID] = now
+}
+
 // note keeps in the journal and in the store's intervals what an event tells.
 func note(rt *rapid.T, s *store, j *journal, e *domain.Event) {
 	switch e.Action {
@@ -101,14 +133,24 @@ func note(rt *rapid.T, s *store, j *journal, e *domain.Event) {
 			j.since[p.UserID] = e.Seq
 			s.joined(p.UserID, e.Conversation, e.Seq)
 		}
-	case "addParticipants", "removeParticipants":
+	case "editConversation":
+	case "removeConversation":
+		j.removed = true
+	case "editParticipants":
+		j.distinct = false
+		for _, p := range e.Participants {
+			if is, in := e.ConversationData.Participant(p.UserID); !in || is != p || j.since[p.UserID] == 0 {
+				rt.Fatalf("%s of %+v, who is %+v", e.Action, p, is)
+			}
+		}
+	case "addParticipants", "removeParticipants", "joinConversation", "leaveConversation":
 		if len(e.Participants) == 0 || j.direct {
 			rt.Fatalf("%s of %d participants, direct %t", e.Action, len(e.Participants), j.direct)
 		}
 		j.distinct = false
 		for _, p := range e.Participants {
 			_, in := j.since[p.UserID]
-			if in != (e.Action == "removeParticipants") {
+			if in != (e.Action == "removeParticipants" || e.Action == "leaveConversation") {
 				rt.Fatalf("%s of %s, who took part: %t", e.Action, p.Username, in)
 			}
 			if in {
@@ -146,6 +188,9 @@ func check(rt *rapid.T, c *domain.Conversation, j *journal) {
 		seen[p.UserID] = true
 	}
 	switch {
+	case c.Removed != j.removed, c.Removed && c.UniqueKey != "":
+		rt.Fatalf("removed %t with key %q, want %t", c.Removed, c.UniqueKey, j.removed)
+	case c.Removed:
 	case c.Distinct && !j.distinct, !c.Direct && (c.UniqueKey != "") != j.distinct:
 		rt.Fatalf("distinct %t with key %q, want %t", c.Distinct, c.UniqueKey, j.distinct)
 	case c.Direct != j.direct, c.Direct && (len(c.Participants) != 2 || c.UniqueKey == ""):
@@ -189,8 +234,9 @@ func anyCommand(s *store) *rapid.Generator[domain.Command] {
 		return domain.NewParticipant{UserRef: anyRef.Draw(t, "ref"), Permissions: anyPatch.Draw(t, "own")}
 	}), 0, 3)
 	n := rapid.Ptr(rapid.Int64Range(-1, 120), true)
+	anySeq := rapid.Custom(func(t *rapid.T) domain.Seq { return domain.Seq(rapid.Int64Range(1, 8).Draw(t, "seq")) })
 	return rapid.Custom(func(t *rapid.T) domain.Command {
-		switch rapid.IntRange(0, 9).Draw(t, "kind") {
+		switch rapid.IntRange(0, 19).Draw(t, "kind") {
 		case 0, 1, 2:
 			return &domain.CreateConversation{
 				Direct: rapid.Bool().Draw(t, "direct"), Distinct: rapid.Bool().Draw(t, "distinct"),
@@ -208,6 +254,33 @@ func anyCommand(s *store) *rapid.Generator[domain.Command] {
 			return &domain.SendMessage{
 				Conversation: anyID.Draw(t, "id"), MessageRequest: domain.MessageRequest{Content: domain.Content{Text: "hi"}},
 			}
+		case 9, 10:
+			id, text := anyID.Draw(t, "id"), "new"
+			return &domain.EditMessage{
+				Conversation: id, Message: domain.NewMessageID(id, anySeq.Draw(t, "seq")), MessageEdit: domain.MessageEdit{Text: &text},
+			}
+		case 11:
+			id := anyID.Draw(t, "id")
+			return &domain.RemoveMessage{Conversation: id, Message: domain.NewMessageID(id, anySeq.Draw(t, "seq"))}
+		case 12, 13:
+			return &domain.JoinConversation{UUID: anyID.Draw(t, "id")}
+		case 14:
+			return &domain.LeaveConversation{UUID: anyID.Draw(t, "id")}
+		case 15:
+			return &domain.EditConversation{UUID: anyID.Draw(t, "id"), ConversationEdit: domain.ConversationEdit{
+				PublicJoin:  rapid.Ptr(rapid.Bool(), true).Draw(t, "public"),
+				Policy:      rapid.SampledFrom([]domain.Policy{"", domain.Managed, domain.Open}).Draw(t, "policy"),
+				Permissions: anyPatch.Draw(t, "defaults"),
+			}}
+		case 16, 17:
+			return &domain.EditParticipants{UUID: anyID.Draw(t, "id"), Participants: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) domain.EditedParticipant {
+				return domain.EditedParticipant{UserRef: anyRef.Draw(t, "ref"), Permissions: anyPatch.Draw(t, "permissions")}
+			}), 0, 3).Draw(t, "participants")}
+		case 18:
+			if rapid.IntRange(0, 3).Draw(t, "really") > 0 {
+				return &domain.MuteConversation{UUID: anyID.Draw(t, "id"), Muted: rapid.Ptr(rapid.Bool(), true).Draw(t, "muted")}
+			}
+			return &domain.RemoveConversation{UUID: anyID.Draw(t, "id")}
 		case 8:
 			return &domain.GetConversations{UUIDs: rapid.SliceOfN(anyID, 0, 3).Draw(t, "ids")}
 		}

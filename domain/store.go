@@ -93,6 +93,23 @@ type UserQuery struct {
 	Limit int
 }
 
+// ConversationQuery asks for a page of conversations in the order of their ids. Removed ones are left out.
+type ConversationQuery struct {
+	// Root limits the page to an account tree; 0: all trees.
+	Root AccountID
+	// Account, if not 0, limits it to those made in this account or in Root itself.
+	Account AccountID
+	// Member, if not 0, limits it to those that the user takes part in, whatever the other limits are.
+	Member UserID
+	// Public limits it to those that users may join.
+	Public bool
+	// After is the last conversation of the page before; Limit the most conversations to give.
+	After ConversationID
+	Limit int
+	// Whole asks for the conversations themselves, and not only for their ids.
+	Whole bool
+}
+
 // Service is a backend of an account, with the digest of its API key.
 type Service struct {
 	ID      ServiceID

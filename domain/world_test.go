@@ -1,7 +1,9 @@
 package domain_test
 
 import (
+	"bytes"
 	"errors"
+	"maps"
 	"reflect"
 	"slices"
 	"testing"
@@ -160,6 +162,9 @@ func (s *store) heads(p domain.Principal, c domain.Command) *domain.Heads {
 		alone.Participants = slices.DeleteFunc(slices.Clone(alone.Participants), func(q domain.Participant) bool { return q.UserID != p.User })
 		h.Conversation = &alone
 	}
+	if n.List != nil {
+		s.list(h, *n.List)
+	}
 	if n.Past && p.IsUser() {
 		h.Past = make(map[domain.ConversationID][]domain.Interval)
 		for _, id := range append([]domain.ConversationID{n.Conversation}, n.Conversations...) {
@@ -169,6 +174,24 @@ func (s *store) heads(p domain.Principal, c domain.Command) *domain.Heads {
 		}
 	}
 	return h
+}
+
+// list gives a page of conversations.
+func (s *store) list(h *domain.Heads, q domain.ConversationQuery) {
+	for _, id := range slices.SortedFunc(maps.Keys(s.conversations), func(a, b domain.ConversationID) int { return bytes.Compare(a[:], b[:]) }) {
+		c := s.conversations[id]
+		_, part := c.Participant(q.Member)
+		switch {
+		case c.Removed, bytes.Compare(id[:], q.After[:]) <= 0, len(h.Listed) == q.Limit, q.Public && !c.PublicJoin:
+		case q.Member != 0 && !part, q.Member == 0 && q.Root != 0 && c.Root != q.Root:
+		case q.Account != 0 && c.Account != q.Account && c.Account != q.Root:
+		default:
+			h.Listed = append(h.Listed, id)
+			if q.Whole {
+				h.Conversations = append(h.Conversations, c)
+			}
+		}
+	}
 }
 
 // decide decides, once more when a unique key was found taken, as stores do.

@@ -317,6 +317,9 @@ func (s *shard) changeAll(items []*item) {
 			continue
 		}
 		it.decided, it.head = c.Decision, c.Decision.Conversation
+		if it.head == nil {
+			it.head = c.Before // a message was edited or removed, which leaves the state as it is
+		}
 		it.receipt = domain.Receipt{Result: &it.decided.Result}
 		if conv := c.Decision.Result.Conversation; conv != nil {
 			it.receipt.Conversation = conv.ID
@@ -326,6 +329,9 @@ func (s *shard) changeAll(items []*item) {
 		}
 		for _, ev := range c.Decision.Events {
 			it.receipt.Conversation, it.receipt.Seq = ev.Conversation, ev.Seq
+			if ev.Message != nil {
+				it.receipt.Message = ev.Message.ID
+			}
 		}
 		if ex := c.Decision.Result.Existing; ex != nil && *ex {
 			it.receipt.Duplicate = true

@@ -119,9 +119,10 @@ func (g *Gateway) announce(items []*item, round uint64, woken []*Session) []*Ses
 
 // tell does what announce says. The caller holds announcing.
 func (g *Gateway) tell(st *stream, n news, round uint64, woken []*Session) []*Session {
-	settled, _ := st.announced()
+	settled, told := st.announced()
 	var before []*Session
-	if settled == nil || settled.Version < n.head.Version {
+	moved := settled == nil || settled.Version < n.head.Version
+	if moved {
 		before = g.hub.settle(st, n.head)
 		g.noticeMembership(settled, n.head)
 	} else {
@@ -131,12 +132,18 @@ func (g *Gateway) tell(st *stream, n news, round uint64, woken []*Session) []*Se
 	if from == 0 {
 		return woken
 	}
+	if n.known > told || slices.ContainsFunc(n.entries, (*entry).rewrites) {
+		g.readers.outdate(st.id)
+	}
 	contiguous := !n.changed && len(n.entries) > 0 && from == n.entries[0].event.Seq
 	for _, session := range online {
 		start := from
 		if !contiguous {
 			if p, ok := n.head.Participant(session.principal.User); ok {
 				start = max(start, p.JoinedSeq)
+			}
+			if n.changed && moved && !slices.Contains(before, session) {
+				start = max(start, n.entries[0].event.Seq) // it could not read what was before
 			}
 		}
 		if session.due(st, start, last, round) {
@@ -145,8 +152,17 @@ func (g *Gateway) tell(st *stream, n news, round uint64, woken []*Session) []*Se
 	}
 	if n.changed {
 		for _, session := range before {
-			// The last event of those who no longer take part is the one that says so.
-			if !slices.Contains(online, session) && session.due(st, from, n.entries[0].event.Seq, round) {
+			if slices.Contains(online, session) {
+				continue
+			}
+			seq, due := n.entries[0].event.Seq, false
+			if st.withholds(session.principal.User) {
+				due = session.cut(st, seq, round)
+			} else {
+				// The last event of those who no longer take part is the one that says so.
+				due = session.due(st, from, seq, round)
+			}
+			if due {
 				woken = append(woken, session)
 			}
 		}
@@ -202,19 +218,34 @@ func (g *Gateway) relate(st *stream, head *domain.Conversation, version int64, e
 			continue // by somebody else meanwhile
 		}
 		n := news{head: then, entries: []*entry{newEntry(ev, time.Time{})}}
-		if ev.ConversationData != nil {
-			next := *ev.ConversationData
+		switch next := stateAfter(ev, then); {
+		case next != nil:
 			next.Root, next.Account, next.Version = head.Root, head.Account, 1
 			if then != nil {
 				next.Version = min(then.Version+1, version)
 			}
-			n.head, n.changed = &next, true
-		} else if then == nil {
+			n.head, n.changed = next, true
+		case then == nil:
 			n.head = head
 		}
 		woken = g.tell(st, n, round, woken)
 	}
 	return woken
+}
+
+// stateAfter gives the state to which an event of the log led, nil if it left the state as it was. Every event that changes
+// the state raises its version by one, and says what the state became; that of a removal is the one before.
+func stateAfter(ev *domain.Event, before *domain.Conversation) *domain.Conversation {
+	switch {
+	case ev.ConversationData != nil:
+		next := *ev.ConversationData
+		return &next
+	case ev.Type == domain.EventRemoveConversation && before != nil:
+		next := *before
+		next.Removed, next.LastSeq = true, ev.Seq
+		return &next
+	}
+	return nil
 }
 
 func newEntry(ev *domain.Event, accepted time.Time) *entry {

@@ -400,6 +400,10 @@ func (s *Session) missed(page []domain.Stretch) {
 		}
 		// What is committed and not announced yet will be: it is in the log already, and must not come twice.
 		st.announcing.Lock()
+		if st.withholds(s.principal.User) {
+			st.announcing.Unlock()
+			continue // since the store was asked
+		}
 		last, announces := st.reached()
 		late := announces && part.To > last
 		if late {

@@ -75,6 +75,7 @@ type Gateway struct {
 	sessions Sessions
 	flusher  flusher
 	partings partings
+	readers  readers
 	// node names this gateway at the store; openings makes the times at which sessions began unique here.
 	node     string
 	openings atomic.Int64
@@ -372,15 +373,22 @@ func (g *Gateway) run(p domain.Principal, c domain.Command, accepted time.Time, 
 
 // weightOf approximates how many bytes a command adds to a batch.
 func weightOf(c domain.Command) int {
-	n := 256
-	if m, ok := c.(*domain.SendMessage); ok {
-		n += len(m.Text) + len(m.Attributes)
-		for _, p := range m.Payload {
-			n += len(p)
+	var said domain.Content
+	switch c := c.(type) {
+	case *domain.SendMessage:
+		said = c.Content
+	case *domain.EditMessage:
+		said = domain.Content{Payload: c.Payload, Parts: c.Parts, Attributes: c.Attributes}
+		if c.Text != nil {
+			said.Text = *c.Text
 		}
-		for i := range m.Parts {
-			n += len(m.Parts[i].Body)
-		}
+	}
+	n := 256 + len(said.Text) + len(said.Attributes)
+	for _, p := range said.Payload {
+		n += len(p)
+	}
+	for i := range said.Parts {
+		n += len(said.Parts[i].Body)
 	}
 	return n
 }

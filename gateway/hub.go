@@ -314,7 +314,7 @@ func (h *hub) settle(st *stream, head *domain.Conversation) (before []*Session) 
 	if !head.Removed {
 		for i := range head.Participants {
 			p := &head.Participants[i]
-			stays[p.UserID] = p.Permissions.CanRead || p.Permissions.IsOwner
+			stays[p.UserID] = p.Permissions.Reads()
 		}
 	}
 	if old != nil {

@@ -78,8 +78,9 @@ type cursor struct {
 	// stream has the newest events; nil while nothing happens in the conversation.
 	stream *stream
 	spans  []span
-	// page holds events read from the store ahead of their turn.
-	page []*entry
+	// page holds events read from the store ahead of their turn. outdated: what is just being read may be old already.
+	page     []*entry
+	outdated bool
 }
 
 type span struct{ next, last domain.Seq }
@@ -349,6 +350,8 @@ func (c *cursor) ready(limit int) []*entry {
 func (s *Session) read(ctx context.Context, c *cursor) error {
 	id, sp := c.id, c.spans[0]
 	upto := min(sp.last, sp.next+pageEvents-1)
+	c.outdated = false
+	s.g.readers.add(id, s)
 	s.mu.Unlock()
 	s.g.metrics.catchupReads.Inc()
 	events, err := s.g.page(ctx, id, sp.next-1, upto)
@@ -356,8 +359,8 @@ func (s *Session) read(ctx context.Context, c *cursor) error {
 	if err != nil {
 		return err
 	}
-	if s.at[id] != c || c.spans[0] != sp && c.spans[0].next != sp.next {
-		return nil // unsubscribed, and perhaps subscribed again, meanwhile
+	if s.at[id] != c || c.outdated || c.spans[0] != sp && c.spans[0].next != sp.next {
+		return nil // unsubscribed, and perhaps subscribed again, meanwhile; or what was read is no longer so
 	}
 	if len(events) == 0 {
 		s.passed(c, upto) // withheld or gone; there is nothing to wait for
@@ -402,6 +405,7 @@ func (s *Session) yield(c *cursor) {
 func (s *Session) drop(c *cursor) {
 	s.behind = s.behind[1:]
 	delete(s.at, c.id)
+	s.g.readers.remove(c.id, s)
 }
 
 // Done says that a delivery has arrived: it was acknowledged, or written if its QoS is 0.
@@ -451,8 +455,9 @@ func (s *Session) Leave(graceful bool) {
 	}
 	s.gone = true
 	s.hold(-s.directBytes)
+	s.forget()
 	subscriptions := s.subscriptions
-	s.direct, s.signals, s.latest, s.behind, s.at, s.subscriptions = nil, nil, latest{}, nil, nil, nil
+	s.direct, s.signals, s.latest, s.subscriptions = nil, nil, latest{}, nil
 	s.mu.Unlock()
 	s.g.metrics.sessions.Dec()
 	for f := range subscriptions {
@@ -482,7 +487,7 @@ func (s *Session) end(why domain.Farewell, notice *domain.Notice) {
 	pub := &domain.Publication{Topic: topic.String(), Payload: encode(notice)}
 	s.mu.Lock()
 	_, listens := s.subscriptions[domain.Filter{Kind: domain.InboxTopic, User: s.principal.Username}]
-	s.behind, s.at = nil, nil // the newer session goes on from here
+	s.forget() // the newer session goes on from here
 	s.last, s.farewell = pub, why
 	s.mu.Unlock()
 	if !listens {

@@ -136,7 +136,7 @@ func (st *stream) add(s *Session) {
 		return
 	}
 	p, ok := st.settled.Participant(s.principal.User)
-	if ok && (p.Permissions.CanRead || p.Permissions.IsOwner) && !slices.Contains(st.online, s) {
+	if ok && p.Permissions.Reads() && !slices.Contains(st.online, s) {
 		st.online = append(slices.Clone(st.online), s)
 	}
 }
@@ -174,6 +174,9 @@ func (st *stream) take(known domain.Seq, entries []*entry) (from, last domain.Se
 		if e.event.Seq > st.last+1 {
 			st.recent = nil // there is a gap before the entry, and recent has none
 		}
+		if e.rewrites() {
+			st.amend(e.event)
+		}
 		st.recent = append(st.recent, e)
 		st.last = e.event.Seq
 	}
@@ -184,6 +187,30 @@ func (st *stream) take(known domain.Seq, entries []*entry) (from, last domain.Se
 		return 0, 0, nil
 	}
 	return from, st.last, st.online
+}
+
+// rewrites reports whether the entry changes what an earlier event shows.
+func (e *entry) rewrites() bool {
+	return e.event.Type == domain.EventEditMessage || e.event.Type == domain.EventRemoveMessage
+}
+
+// amend has the recent events show what became of their messages. The caller holds mu.
+func (st *stream) amend(by *domain.Event) {
+	for i, e := range st.recent {
+		if now, ok := e.event.Amended(by); ok {
+			st.recent[i] = newEntry(now, e.accepted)
+		}
+	}
+}
+
+// withholds reports whether the user takes part without the permission to read.
+func (st *stream) withholds(user domain.UserID) bool {
+	head := st.settledHead()
+	if head == nil {
+		return false
+	}
+	p, ok := head.Participant(user)
+	return ok && !p.Permissions.Reads()
 }
 
 // open makes head the state that was read when the conversation became active here; events up to it need no

@@ -136,8 +136,14 @@ func (g *Gateway) mayFollow(ctx context.Context, p domain.Principal, id domain.C
 	if p.IsBackend() {
 		return nil
 	}
-	if part, ok := c.Participant(p.User); ok && (part.Permissions.CanRead || part.Permissions.IsOwner) {
-		return nil
+	part, ok := c.Participant(p.User)
+	switch {
+	case !ok:
+		return domain.Errorf(domain.AccessDenied, "you take no part in this conversation")
+	case !part.Permissions.Reads():
+		return domain.Errorf(domain.AccessDenied, "you may not read this conversation")
+	case c.Removed:
+		return domain.Errorf(domain.ConversationRemoved, "the conversation was removed")
 	}
-	return domain.Errorf(domain.AccessDenied, "you take no part in this conversation")
+	return nil
 }

@@ -124,10 +124,22 @@ func (s *Store) readBack(ctx context.Context, q runner, at place) (domain.Change
 		return none, fmt.Errorf("event %d of conversation %s is gone", at.seq, c.ID)
 	}
 	changed := domain.Changed{Decision: domain.Decision{Events: list[:n], Conversation: c, Result: domain.Result{Conversation: c}}}
-	if list[0].Type == domain.EventCreateConversation {
+	switch list[0].Type {
+	case domain.EventCreateConversation:
 		existing := false
 		changed.Decision.Result.Existing = &existing
 		return changed, nil
+	case domain.EventEditMessage, domain.EventRemoveMessage:
+		// The head stayed as it was, but for its last number.
+		changed.Before, changed.Decision.Conversation = c, nil
+		changed.Decision.Result = domain.Result{}
+		if list[0].Type == domain.EventEditMessage {
+			changed.Decision.Result.Message = list[0].Message
+		}
+		return changed, nil
+	case domain.EventRemoveConversation:
+		changed.Decision.Result = domain.Result{}
+	case domain.EventEditConversation, domain.EventSendMessage:
 	}
 	changed.Before, err = s.before(ctx, q, c, at.seq)
 	return changed, err

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/jmoiron/sqlx"
 
@@ -274,6 +275,15 @@ func (s *Store) past(ctx context.Context, q runner, user domain.UserID, set any)
 // heads reads what the needs of a command name. Now, NewID and Limits are left to the caller.
 func (s *Store) heads(ctx context.Context, q runner, p domain.Principal, needs domain.Needs) (*domain.Heads, *loaded, error) {
 	h := &domain.Heads{}
+	if needs.List != nil {
+		var err error
+		if h.Listed, err = s.list(ctx, q, needs.List); err != nil {
+			return nil, nil, err
+		}
+		if needs.List.Whole {
+			needs.Conversations = append(slices.Clone(needs.Conversations), h.Listed...)
+		}
+	}
 	var ids []domain.ConversationID
 	if !needs.Conversation.IsZero() {
 		ids = append(ids, needs.Conversation)
@@ -328,8 +338,12 @@ const (
 	selectPresent = `SELECT p.conversation_id FROM participants p JOIN conversation_data d ON d.id = p.conversation_id
 		WHERE p.user_id = $1 AND NOT d.removed ORDER BY p.conversation_id`
 
-	selectLeft = `SELECT m.conversation_id FROM memberships m WHERE m.user_id = $1
-		GROUP BY m.conversation_id HAVING count(*) = count(m.to_seq) ORDER BY m.conversation_id`
+	selectLeft = `SELECT DISTINCT m.conversation_id FROM memberships m WHERE m.user_id = $1
+		AND NOT EXISTS (SELECT 1 FROM participants p WHERE p.conversation_id = m.conversation_id AND p.user_id = m.user_id)
+		AND NOT (SELECT d.removed FROM conversation_data d WHERE d.id = m.conversation_id) ORDER BY m.conversation_id`
+
+	selectMuted = `SELECT p.conversation_id FROM participants p JOIN conversation_data d ON d.id = p.conversation_id
+		WHERE p.user_id = $1 AND p.muted AND NOT d.removed ORDER BY p.conversation_id`
 )
 
 // self reads a user's record with its private part; nil: there is none.
@@ -354,6 +368,11 @@ func (s *Store) self(ctx context.Context, q runner, id domain.UserID) (*domain.U
 	}
 	if own.LeaveConversationList, err = scanIDs(ctx, q, selectLeft, int64(id)); err != nil {
 		return nil, err
+	}
+	if muted, err := scanIDs(ctx, q, selectMuted, int64(id)); err != nil {
+		return nil, err
+	} else if len(muted) > 0 {
+		own.MutedConversations = muted
 	}
 	u.Own = own
 	return &u, nil

@@ -26,6 +26,14 @@ func asked(s *Store) map[string]string {
 		selectAbout:                              "events_about",
 		selectPresent:                            "participants_user",
 		selectLeft:                               "memberships",
+		selectMuted:                              "participants_user",
+		selectMine:                               "participants_user",
+		selectPublicOf:                           "conversation_data_public",
+		selectPublic:                             "conversation_data_public",
+		selectTree:                               "conversation_data_tree",
+		selectAll:                                "conversation_data_pkey",
+		selectAllPublic:                          "conversation_data_",
+		updateMuted:                              "participants_",
 		selectMembersAt:                          "memberships_pkey",
 		selectHolder:                             "conversation_data_unique_key_key",
 		selectLogin:                              "users_username_key",
@@ -47,7 +55,7 @@ func asked(s *Store) map[string]string {
 		s.text.sessions.reviveSome:               "sessions_node",
 		selectUserSessions:                       "sessions_user_id_device_key",
 		selectSubscriptions:                      "sessions_pkey",
-		raiseMark:                                "participants_pkey",
+		raiseMark:                                "participants_",
 		s.text.lockSelves:                        "users_pkey",
 		selectWatched:                            "watches_pkey",
 		s.text.presence.watchers:                 "watches_watched",
@@ -100,7 +108,8 @@ func TestStatementsUseTheirIndexOnPostgres(t *testing.T) {
 	statements := asked(s)
 	// What append_events_v1 and append_event_v1 look up.
 	statements[advanceCursors], statements[insertCursors] = "cursors_pkey", "sessions_pkey"
-	statements[raiseMarks], statements[lowMarks] = "participants_pkey", "participants_pkey"
+	// Of one user in one conversation: there are two indexes by which that is found.
+	statements[raiseMarks], statements[lowMarks] = "participants_", "participants_"
 	statements[`SELECT x.seq FROM events x WHERE uuid_send(x.conversation_id) = uuid_send($1) AND x.sender_id = $2 AND x.client_id = $3`] = "events_client"
 	check := func(when string) {
 		for text, index := range statements {
@@ -151,6 +160,50 @@ func TestStatementsUseAnIndexOnSQLite(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestAPageOfEventsIsOneIndexRange(t *testing.T) {
+	// Catch-up and retransmission read nothing else: what a page costs must not depend on how long the log is, nor be
+	// collected and sorted first.
+	t.Run("postgres", func(t *testing.T) {
+		s := openInternal(t, pgtest.NewDatabase(t))
+		conn, err := s.reads.db.Connx(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for _, text := range []string{fill, "ANALYZE", "SET plan_cache_mode = force_generic_plan", "PREPARE p AS " + selectEvents} {
+			if _, err := conn.ExecContext(t.Context(), text); err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+		}
+		var plan strings.Builder
+		rows, err := conn.QueryxContext(t.Context(),
+			"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) EXECUTE p('00000000-0000-0000-0000-000000000001', 10000, 10100)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		scanLines(t, rows, &plan, 0)
+		whole := regexp.MustCompile(`^Index Scan using events_pkey on events \(actual rows=100(\.00)? loops=1\)
+  Index Cond: \(\(conversation_id = \$1\) AND \(seq > \$2\) AND \(seq <= \$3\)\)
+(  Index Searches: 1
+)?$`)
+		if !whole.MatchString(plan.String()) {
+			t.Errorf("a page of 100 events is read by\n%s", plan.String())
+		}
+	})
+	t.Run("sqlite", func(t *testing.T) {
+		s := openInternal(t, "sqlite://"+filepath.Join(t.TempDir(), "parley.db"))
+		var plan strings.Builder
+		rows, err := s.reads.db.QueryxContext(t.Context(), "EXPLAIN QUERY PLAN "+selectEvents, []byte("0123456789abcdef"), 10000, 10100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scanLines(t, rows, &plan, 3)
+		if got := plan.String(); got != "SEARCH events USING INDEX sqlite_autoindex_events_1 (conversation_id=? AND seq>? AND seq<?)\n" {
+			t.Errorf("a page of events is read by\n%s", got)
+		}
+	})
 }
 
 // parameters counts the parameters of a statement.

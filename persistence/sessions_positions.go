@@ -8,8 +8,8 @@ import (
 	"github.com/parley-im/parley/domain"
 )
 
-// Behind gives what a session has not acknowledged of the conversations that its subscriptions cover: for each time of
-// membership of its user, the events after the session's position, up to the one by which the user left or the present
+// Behind gives what a session has not acknowledged of the conversations that its subscriptions cover: for each time
+// in which its user took part and was allowed to read, the events after the session's position, up to the one by which the user left or the present
 // last one. Where a conversation has no position, its times of membership are given whole. Conversations that the user
 // takes part in without the permission to read are left out.
 //

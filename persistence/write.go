@@ -101,6 +101,11 @@ func (w *writing) write(ctx context.Context) (taken bool, err error) {
 			return false, err
 		}
 	}
+	if m := w.d.Mute; m != nil {
+		if _, err := w.q.exec(ctx, updateMuted, m.Conversation[:], int64(m.User), m.Muted); err != nil {
+			return false, err
+		}
+	}
 	if r := w.d.Read; r != nil {
 		if _, err := w.q.exec(ctx, markRead, r.Conversation[:], int64(r.User), int64(r.Seq), r.Time); err != nil {
 			return false, err
@@ -221,9 +226,11 @@ const (
 	updateParticipant = `UPDATE participants SET permissions = $3, last_read = $4,
 		last_delivered = CASE WHEN last_delivered > $5 THEN last_delivered ELSE $5 END, joined_seq = $6, position = $7
 		WHERE conversation_id = $1 AND user_id = $2`
+	updateMuted       = `UPDATE participants SET muted = $3 WHERE conversation_id = $1 AND user_id = $2`
 	insertMemberships = `INSERT INTO memberships (conversation_id, user_id, from_seq)
 		SELECT $1::uuid, * FROM unnest($2::bigint[], $3::bigint[])`
 	insertMembership = `INSERT INTO memberships (conversation_id, user_id, from_seq) VALUES ($1, $2, $3)`
+	insertUnread     = `INSERT INTO memberships (conversation_id, user_id, from_seq, to_seq) VALUES ($1, $2, $3, -1)`
 )
 
 // members brings the participants and their memberships from what they were to what they become.
@@ -235,6 +242,7 @@ func (w *writing) members(ctx context.Context) error {
 		}
 	}
 	var joined, altered []seat
+	var began, ended []domain.Participant // of those who stay: whose reading begins and ends
 	position := int64(-1)
 	for _, p := range w.after.Participants {
 		was, present := old[p.UserID]
@@ -255,6 +263,13 @@ func (w *writing) members(ctx context.Context) error {
 			joined = append(joined, now)
 		case now != was:
 			altered = append(altered, now)
+			switch reads := p.Permissions.Reads(); {
+			case reads == was.Permissions.Reads():
+			case reads:
+				began = append(began, p)
+			default:
+				ended = append(ended, p)
+			}
 		}
 	}
 	if err := w.leave(ctx, old); err != nil {
@@ -265,6 +280,9 @@ func (w *writing) members(ctx context.Context) error {
 			int64(m.LastRead), int64(m.LastDelivered), int64(m.JoinedSeq), m.position); err != nil {
 			return err
 		}
+	}
+	if err := w.readers(ctx, began, ended); err != nil {
+		return err
 	}
 	return w.join(ctx, joined)
 }
@@ -307,6 +325,22 @@ func (w *writing) leave(ctx context.Context, gone map[domain.UserID]seat) error 
 	return err
 }
 
+// readers writes that participants who stay may read from now on, or up to now.
+func (w *writing) readers(ctx context.Context, began, ended []domain.Participant) error {
+	for _, p := range began {
+		if _, err := w.q.exec(ctx, insertMembership, w.after.ID[:], int64(p.UserID), int64(w.when(p))); err != nil {
+			return err
+		}
+	}
+	for _, p := range ended {
+		users := w.s.d.numbers([]int64{int64(p.UserID)})
+		if _, err := w.q.exec(ctx, w.s.text.closeMemberships, w.after.ID[:], int64(w.when(p)), users); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (w *writing) join(ctx context.Context, joined []seat) error {
 	if len(joined) == 0 {
 		return nil
@@ -318,13 +352,17 @@ func (w *writing) join(ctx context.Context, joined []seat) error {
 				int64(m.LastDelivered), int64(m.JoinedSeq), m.position); err != nil {
 				return err
 			}
-			if _, err := w.q.exec(ctx, insertMembership, id, int64(m.UserID), int64(m.JoinedSeq)); err != nil {
+			text := insertMembership
+			if !m.Permissions.Reads() {
+				text = insertUnread
+			}
+			if _, err := w.q.exec(ctx, text, id, int64(m.UserID), int64(m.JoinedSeq)); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	var users, perms, read, delivered, seqs, positions bigintArray
+	var users, perms, read, delivered, seqs, positions, readers, since bigintArray
 	for _, m := range joined {
 		users = append(users, int64(m.UserID))
 		perms = append(perms, packPermissions(m.Permissions))
@@ -332,10 +370,15 @@ func (w *writing) join(ctx context.Context, joined []seat) error {
 		delivered = append(delivered, int64(m.LastDelivered))
 		seqs = append(seqs, int64(m.JoinedSeq))
 		positions = append(positions, m.position)
+		if m.Permissions.Reads() {
+			readers, since = append(readers, int64(m.UserID)), append(since, int64(m.JoinedSeq))
+		} else if _, err := w.q.exec(ctx, insertUnread, id, int64(m.UserID), int64(m.JoinedSeq)); err != nil {
+			return err
+		}
 	}
 	if _, err := w.q.exec(ctx, insertParticipants, id, users, perms, read, delivered, seqs, positions); err != nil {
 		return err
 	}
-	_, err := w.q.exec(ctx, insertMemberships, id, users, seqs)
+	_, err := w.q.exec(ctx, insertMemberships, id, readers, since)
 	return err
 }

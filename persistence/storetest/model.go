@@ -90,24 +90,36 @@ func (m *model) apply(before *domain.Conversation, d *domain.Decision) {
 		delete(m.unique, before.UniqueKey)
 		for _, p := range before.Participants {
 			if _, still := d.Conversation.Participant(p.UserID); !still {
-				list := c.past[p.UserID]
-				list[len(list)-1].To = seq
+				c.ends(p.UserID, seq)
 			}
 		}
 	}
 	for _, p := range d.Conversation.Participants {
+		var old domain.Participant
 		was := false
 		if before != nil {
-			_, was = before.Participant(p.UserID)
+			old, was = before.Participant(p.UserID)
 		}
-		if !was {
+		switch reads := p.Permissions.Reads(); {
+		case !was && !reads:
+			c.past[p.UserID] = append(c.past[p.UserID], domain.Interval{From: seq, To: -1})
+		case reads && !(was && old.Permissions.Reads()):
 			c.past[p.UserID] = append(c.past[p.UserID], domain.Interval{From: seq})
+		case was && !reads:
+			c.ends(p.UserID, seq)
 		}
 	}
 	if k := d.Conversation.UniqueKey; k != "" {
 		m.unique[k] = d.Conversation.ID
 	}
 	c.head = d.Conversation
+}
+
+// ends notes that a user's reading ended, if it had not before.
+func (c *modelConversation) ends(user domain.UserID, seq domain.Seq) {
+	if list := c.past[user]; list[len(list)-1].To == 0 {
+		list[len(list)-1].To = seq
+	}
 }
 
 // append puts drafts into effect and gives what should become of them.

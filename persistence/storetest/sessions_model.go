@@ -17,7 +17,7 @@ type talk struct {
 	mute bool // takes part without canRead
 }
 
-func (k *talk) present() bool { return len(k.past) > 0 && k.past[len(k.past)-1].To == 0 }
+func (k *talk) present() bool { return k.mute || len(k.past) > 0 && k.past[len(k.past)-1].To == 0 }
 
 // memory is what the model knows of a session.
 type memory struct {
@@ -32,7 +32,7 @@ func (m *memory) covers(id domain.ConversationID) bool { return m.all || m.only[
 func (m *memory) behind(talks []*talk) []domain.Stretch {
 	var list []domain.Stretch
 	for _, k := range talks {
-		if !m.covers(k.head.ID) || k.present() && k.mute {
+		if !m.covers(k.head.ID) || k.mute {
 			continue
 		}
 		for _, i := range k.past {
@@ -104,12 +104,15 @@ func (w *World) step(r *mrand.Rand, log Log, talks []*talk, k *talk, m *memory) 
 		if k.present() {
 			w.Change(log, w.User(0), &domain.RemoveParticipants{UUID: id, Participants: []domain.UserRef{w.Ref(1)}})
 			k.last++
-			k.past[len(k.past)-1].To = k.last
+			if !k.mute {
+				k.past[len(k.past)-1].To = k.last
+			}
+			k.mute = false
 			return "leave"
 		}
 		w.Change(log, w.User(0), &domain.AddParticipants{UUID: id, Participants: w.New(1)})
 		k.last++
-		k.past, k.mute = append(k.past, domain.Interval{From: k.last}), false
+		k.past = append(k.past, domain.Interval{From: k.last})
 		return "join"
 	case 1:
 		if !k.present() {
@@ -124,6 +127,11 @@ func (w *World) step(r *mrand.Rand, log Log, talks []*talk, k *talk, m *memory) 
 			}
 		}))[0].Err)
 		k.last++
+		if k.mute {
+			k.past[len(k.past)-1].To = k.last
+		} else {
+			k.past = append(k.past, domain.Interval{From: k.last})
+		}
 		return "permissions"
 	case 2, 3:
 		n := 1 + r.IntN(3)

@@ -55,7 +55,10 @@ type Services interface {
 type Tenants interface {
 	CreateAccount(ctx context.Context, p domain.Principal, name, parent string) (domain.Account, error)
 	Accounts(ctx context.Context, p domain.Principal) ([]domain.Account, error)
+	DeleteAccount(ctx context.Context, p domain.Principal, name string) error
 	CreateApplication(ctx context.Context, p domain.Principal, account, name string) error
+	Applications(ctx context.Context, p domain.Principal, account string) ([]string, error)
+	DeleteApplication(ctx context.Context, p domain.Principal, account, name string) error
 }
 
 // Administration is all that the bridge wants to know about who is who.

@@ -366,6 +366,14 @@ func TestServiceAndAccountRoutes(t *testing.T) {
 			"POST", "/v1/accounts/acme/applications", `{"name":"chat"}`, 201, "application acme chat",
 			`{"application":{"name":"chat","account":"acme"}}`,
 		},
+		"list applications": {
+			"GET", "/v1/accounts/acme/applications", "", 200, "applications acme",
+			`{"applications":[{"name":"alarm","account":"acme"},{"name":"chat","account":"acme"}]}`,
+		},
+		"delete application":      {"DELETE", "/v1/accounts/acme/applications/chat", "", 204, "unapplication acme chat", ""},
+		"delete account by path":  {"DELETE", "/v1/accounts/acme-labs", "", 204, "unaccount acme-labs", ""},
+		"delete account by query": {"DELETE", "/v1/accounts?name=acme-labs", "", 204, "unaccount acme-labs", ""},
+		"delete account by body":  {"DELETE", "/v1/accounts", `{"name":"acme-labs"}`, 204, "unaccount acme-labs", ""},
 	} {
 		w := newWorld(t, nil)
 		w.call(c.method, c.path, c.body).want(t, what, c.status, c.answer)
@@ -375,6 +383,8 @@ func TestServiceAndAccountRoutes(t *testing.T) {
 	}
 	w := newWorld(t, nil)
 	w.as(adminKey, "POST", "/v1/accounts", `{"name":"globex"}`).want(t, "main account", 201, `{"account":{"name":"globex"}}`)
+	w.call("DELETE", "/v1/accounts/acme", "").wantProblem(t, "full account", 409, domain.InUse)
+	w.call("DELETE", "/v1/accounts?name=x", `{"name":"x"}`).wantProblem(t, "named twice", 400, domain.InvalidRequest)
 }
 
 func TestRefusalsOfTheAdministrationArePassedOn(t *testing.T) {
@@ -393,6 +403,9 @@ func TestRefusalsOfTheAdministrationArePassedOn(t *testing.T) {
 		{"POST", "/v1/accounts", `{"name":"x"}`},
 		{"GET", "/v1/accounts", ""},
 		{"POST", "/v1/accounts/acme/applications", `{"name":"x"}`},
+		{"GET", "/v1/accounts/acme/applications", ""},
+		{"DELETE", "/v1/accounts/acme/applications/x", ""},
+		{"DELETE", "/v1/accounts/x", ""},
 		{"POST", "/v1/logout", ""},
 	} {
 		w.admin.err = domain.Errorf(domain.AccessDenied, "no")

@@ -30,29 +30,6 @@ type serviceList struct {
 	Services []service `json:"services"`
 }
 
-// account is an account as HTTP shows it.
-type account struct {
-	Name   string `json:"name"`
-	Parent string `json:"parent,omitempty" doc:"The main account that this is a child of."`
-}
-
-type oneAccount struct {
-	Account account `json:"account"`
-}
-
-type accountList struct {
-	Accounts []account `json:"accounts"`
-}
-
-type oneApplication struct {
-	Application application `json:"application"`
-}
-
-type application struct {
-	Name    string `json:"name"`
-	Account string `json:"account"`
-}
-
 type serviceName struct {
 	Account string `json:"account,omitempty" doc:"Default: the caller's own."`
 	Name    string `json:"name"`
@@ -70,20 +47,6 @@ type deleteServiceRequest struct {
 
 type servicePath struct {
 	Service string `path:"service" doc:"name@account, or the name alone for a service of the caller's own account."`
-}
-
-type createAccountRequest struct {
-	Body struct {
-		Name   string `json:"name"`
-		Parent string `json:"parent,omitempty" doc:"Main account; a service may leave out its own."`
-	} `nameHint:"CreateAccountRequest"`
-}
-
-type createApplicationRequest struct {
-	Account string `path:"account"`
-	Body    struct {
-		Name string `json:"name"`
-	} `nameHint:"CreateApplicationRequest"`
 }
 
 func (a *api) serviceRoutes() {
@@ -141,62 +104,8 @@ func (a *api) serviceRoutes() {
 	a.accountRoutes()
 }
 
-func (a *api) accountRoutes() {
-	refusals := []domain.Code{domain.AccessDenied, domain.NotFound, domain.AlreadyExists}
-	handle(a, route{
-		method: http.MethodPost, path: "/v1/accounts", id: "createAccount", tag: tagAccounts, creates: true, status: http.StatusCreated,
-		summary:     "Create an account",
-		description: "The admin key makes main accounts and children of them; a service makes children of its main account.",
-		result:      schemaOf[oneAccount](a), refusals: refusals,
-	}, func(ctx context.Context, c caller, in *createAccountRequest) (reply, error) {
-		made, err := a.Accounts.CreateAccount(ctx, c.principal, in.Body.Name, in.Body.Parent)
-		if err != nil {
-			return reply{}, err
-		}
-		shown := account{Name: made.Name, Parent: in.Body.Parent}
-		if made.Parent != 0 && shown.Parent == "" {
-			all, err := a.Accounts.Accounts(ctx, c.principal)
-			if err != nil {
-				return reply{}, err
-			}
-			shown.Parent = nameOf(all, made.Parent)
-		}
-		return reply{Body: oneAccount{shown}}, nil
-	})
-	handle(a, route{
-		method: http.MethodGet, path: "/v1/accounts", id: "listAccounts", tag: tagAccounts, status: http.StatusOK,
-		summary: "List the accounts of the account tree", result: schemaOf[accountList](a), refusals: refusals[:1],
-	}, func(ctx context.Context, c caller, _ *struct{}) (reply, error) {
-		all, err := a.Accounts.Accounts(ctx, c.principal)
-		list := accountList{Accounts: make([]account, len(all))}
-		for i, acc := range all {
-			list.Accounts[i] = account{Name: acc.Name, Parent: nameOf(all, acc.Parent)}
-		}
-		return reply{Body: list}, err
-	})
-	handle(a, route{
-		method: http.MethodPost, path: "/v1/accounts/{account}/applications", id: "createApplication", tag: tagAccounts, creates: true,
-		status: http.StatusCreated, summary: "Create an application of an account",
-		description: "Creating a user makes a missing application too.",
-		result:      schemaOf[oneApplication](a), refusals: refusals,
-	}, func(ctx context.Context, c caller, in *createApplicationRequest) (reply, error) {
-		err := a.Accounts.CreateApplication(ctx, c.principal, in.Account, in.Body.Name)
-		return reply{Body: oneApplication{application{Name: in.Body.Name, Account: in.Account}}}, err
-	})
-}
-
 // parts gives name and account of the service of a path; no account: the caller's own.
 func (p servicePath) parts() (name, account string) {
 	name, account, _ = strings.Cut(p.Service, "@")
 	return name, account
-}
-
-// nameOf gives the name of the account of a number; empty: there is none of it in the list.
-func nameOf(all []domain.Account, id domain.AccountID) string {
-	for _, acc := range all {
-		if acc.ID == id && id != 0 {
-			return acc.Name
-		}
-	}
-	return ""
 }

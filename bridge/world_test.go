@@ -349,6 +349,21 @@ func (f *fakeAdmin) CreateApplication(_ context.Context, _ domain.Principal, acc
 	return f.note("application", account, name)
 }
 
+func (f *fakeAdmin) DeleteAccount(_ context.Context, _ domain.Principal, name string) error {
+	if name == "acme" {
+		return domain.Errorf(domain.InUse, "account \"acme\" has child accounts")
+	}
+	return f.note("unaccount", name)
+}
+
+func (f *fakeAdmin) Applications(_ context.Context, _ domain.Principal, account string) ([]string, error) {
+	return []string{"alarm", "chat"}, f.note("applications", account)
+}
+
+func (f *fakeAdmin) DeleteApplication(_ context.Context, _ domain.Principal, account, name string) error {
+	return f.note("unapplication", account, name)
+}
+
 // last gives the last call.
 func (f *fakeAdmin) last() string {
 	f.mu.Lock()

@@ -48,6 +48,8 @@ const (
 	AlreadyExists Code = "already-exists"
 	// NotFound answers for an account, application or service that is not there.
 	NotFound Code = "not-found"
+	// InUse refuses to delete an account or application that still has something in it.
+	InUse Code = "in-use"
 )
 
 // Info is what the outside sees of a code: the number of the systems that clients come from, the HTTP status and
@@ -65,7 +67,7 @@ func Codes() []Code {
 		AccessDenied, AlreadyParticipant, JoinNotAvailable, ConversationRemoved, NotParticipant, CountOutOfRange,
 		MessageTooLarge, SequenceOutOfRange, UserNotFound, UnknownPushEvent, FromAfterTo, Unavailable, RateLimited,
 		DirectNotPublicOrUber, DirectNeedsTwo, TooManyRangeArguments, DirectNoAdd, DirectNoRemove, DirectNoJoin,
-		DirectNoLeave, TooFewRangeArguments, DistinctConflict, SessionConflict, AlreadyExists, NotFound, Internal,
+		DirectNoLeave, TooFewRangeArguments, DistinctConflict, SessionConflict, AlreadyExists, NotFound, InUse, Internal,
 	}
 }
 
@@ -134,6 +136,8 @@ func (c Code) Info() Info {
 		return Info{109, 409, 0x83}
 	case NotFound:
 		return Info{110, 404, 0x83}
+	case InUse:
+		return Info{112, 409, 0x83}
 	case Internal:
 		return Info{500, 500, 0x80}
 	}

@@ -102,6 +102,43 @@ func (a *Accounts) Accounts(ctx context.Context, p domain.Principal) ([]domain.A
 	return a.registry.Accounts(ctx, treeOf(p))
 }
 
+// DeleteAccount deletes an account in which nothing is but applications. A service deletes child accounts of its tree. Its
+// errors are invalid-request, access-denied (also for an account that is not there), in-use, or the store's.
+func (a *Accounts) DeleteAccount(ctx context.Context, p domain.Principal, name string) error {
+	if err := a.administering(ctx, p, name); err != nil {
+		return err
+	}
+	return a.registry.DeleteAccount(ctx, name)
+}
+
+// Applications gives the names of an account's applications. Its errors are those of [Accounts.DeleteAccount].
+func (a *Accounts) Applications(ctx context.Context, p domain.Principal, account string) ([]string, error) {
+	if err := a.administering(ctx, p, account); err != nil {
+		return nil, err
+	}
+	return a.registry.Applications(ctx, account)
+}
+
+// DeleteApplication deletes an application that never had a user. Its errors are those of [Accounts.DeleteAccount], and
+// not-found.
+func (a *Accounts) DeleteApplication(ctx context.Context, p domain.Principal, account, name string) error {
+	if err := a.administering(ctx, p, account); err != nil {
+		return err
+	}
+	return a.registry.DeleteApplication(ctx, account, name)
+}
+
+// administering refuses whoever may not administer the account that is named.
+func (a *Accounts) administering(ctx context.Context, p domain.Principal, account string) error {
+	if err := mustBeBackend(p); err != nil {
+		return err
+	}
+	if _, err := domain.ParseAccountName(account); err != nil {
+		return err
+	}
+	return a.mayAdminister(ctx, p, account)
+}
+
 // CreateApplication creates an application of an account; an empty account is the caller's own. Its errors are
 // invalid-request, access-denied, not-found (the account), already-exists, or the store's.
 func (a *Accounts) CreateApplication(ctx context.Context, p domain.Principal, account, name string) error {

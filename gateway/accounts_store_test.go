@@ -25,6 +25,7 @@ type books struct {
 	settings map[string][]byte
 	secrets  map[domain.UserID]string
 	used     map[[32]byte]bool
+	gone     []string // accounts and applications that were deleted
 	// down, when set, is what every call fails with; loads counts calls of SigningKeys.
 	down  error
 	loads int
@@ -382,6 +383,32 @@ func (b *books) Accounts(_ context.Context, root domain.AccountID) ([]domain.Acc
 	leave, err := b.enter()
 	defer leave()
 	return slices.DeleteFunc(slices.Clone(b.accounts), func(a domain.Account) bool { return root != 0 && a.Root != root }), err
+}
+
+func (b *books) DeleteAccount(_ context.Context, name string) error {
+	leave, err := b.enter()
+	defer leave()
+	b.gone = append(b.gone, name)
+	return err
+}
+
+func (b *books) Applications(_ context.Context, account string) ([]string, error) {
+	leave, err := b.enter()
+	defer leave()
+	names := []string{}
+	for app := range b.apps {
+		if name, ok := strings.CutSuffix(app, "."+account); ok {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+func (b *books) DeleteApplication(_ context.Context, account, name string) error {
+	leave, err := b.enter()
+	defer leave()
+	b.gone = append(b.gone, name+"."+account)
+	return err
 }
 
 func (b *books) CreateApplication(_ context.Context, account, name string) error {

@@ -96,7 +96,11 @@ type ServiceRegistry interface {
 type AccountRegistry interface {
 	CreateAccount(ctx context.Context, name, parent string) (domain.Account, error)
 	Accounts(ctx context.Context, root domain.AccountID) ([]domain.Account, error)
+	// DeleteAccount and DeleteApplication are in-use where something else is or, of users, ever was in it.
+	DeleteAccount(ctx context.Context, name string) error
 	CreateApplication(ctx context.Context, account, name string) error
+	Applications(ctx context.Context, account string) ([]string, error)
+	DeleteApplication(ctx context.Context, account, name string) error
 }
 
 // Sessions keeps what outlives connections: durable sessions with their subscriptions and positions. Any goroutine may

@@ -134,6 +134,112 @@ func (s *Store) CreateApplication(ctx context.Context, accountName, name string)
 }
 
 const (
+	lockAccount = `SELECT id FROM accounts WHERE id = $1`
+
+	// What keeps an account from being deleted. Users who were deleted do too: their names are never given again.
+	selectAccountUse = `SELECT
+		EXISTS (SELECT 1 FROM accounts WHERE parent_id = $1),
+		EXISTS (SELECT 1 FROM services WHERE account_id = $1),
+		EXISTS (SELECT 1 FROM users u JOIN applications p ON p.id = u.application_id WHERE p.account_id = $1),
+		EXISTS (SELECT 1 FROM conversation_data WHERE account_id = $1)`
+	deleteApplications = `DELETE FROM applications WHERE account_id = $1`
+	deleteAccount      = `DELETE FROM accounts WHERE id = $1`
+
+	selectApplications   = `SELECT name FROM applications WHERE account_id = $1 ORDER BY name`
+	selectApplicationUse = `SELECT EXISTS (SELECT 1 FROM users WHERE application_id = $1)`
+	lockApplication      = `SELECT id FROM applications WHERE id = $1`
+	deleteApplication    = `DELETE FROM applications WHERE id = $1`
+)
+
+// DeleteAccount removes an account with its applications, if nothing else was ever in it: no child account, service or
+// conversation is, and no user was. Errors: not-found, in-use, unavailable, internal.
+func (s *Store) DeleteAccount(ctx context.Context, name string) error {
+	return s.write(ctx, func(q runner) error {
+		a, err := account(ctx, q, name)
+		if err != nil {
+			return err
+		}
+		// From here on nobody can refer to it any more.
+		var id int64
+		found, err := one(ctx, q, []any{&id}, lockAccount+s.d.lock, int64(a.ID))
+		if err != nil {
+			return err
+		}
+		if !found {
+			return domain.Errorf(domain.NotFound, "no account %q", name)
+		}
+		var children, services, users, conversations bool
+		if _, err := one(ctx, q, []any{&children, &services, &users, &conversations}, selectAccountUse, id); err != nil {
+			return err
+		}
+		for _, use := range []struct {
+			of   string
+			used bool
+		}{
+			{"child accounts", children},
+			{"services", services},
+			{"users, if only deleted ones", users},
+			{"conversations", conversations},
+		} {
+			if use.used {
+				return domain.Errorf(domain.InUse, "account %q has %s", name, use.of)
+			}
+		}
+		if _, err := q.exec(ctx, deleteApplications, id); err != nil {
+			return err
+		}
+		_, err = q.exec(ctx, deleteAccount, id)
+		return err
+	})
+}
+
+// Applications lists the names of an account's applications, in their order. Errors: not-found, unavailable, internal.
+func (s *Store) Applications(ctx context.Context, accountName string) ([]string, error) {
+	list := []string{}
+	err := s.read(func(q runner) error {
+		a, err := account(ctx, q, accountName)
+		if err != nil {
+			return err
+		}
+		return each(ctx, q, func(rows *sqlx.Rows) error {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				return err
+			}
+			list = append(list, name)
+			return nil
+		}, selectApplications, int64(a.ID))
+	})
+	return list, err
+}
+
+// DeleteApplication removes an application that never had a user. Errors: not-found, in-use, unavailable, internal.
+func (s *Store) DeleteApplication(ctx context.Context, accountName, name string) error {
+	return s.write(ctx, func(q runner) error {
+		a, err := account(ctx, q, accountName)
+		if err != nil {
+			return err
+		}
+		id, err := application(ctx, q, a, name, false)
+		if err != nil {
+			return err
+		}
+		if _, err := one(ctx, q, []any{&id}, lockApplication+s.d.lock, id); err != nil {
+			return err
+		}
+		var used bool
+		if _, err := one(ctx, q, []any{&used}, selectApplicationUse, id); err != nil {
+			return err
+		}
+		if used {
+			return domain.Errorf(domain.InUse, "application %q of account %q has users, if only deleted ones", name, accountName)
+		}
+		_, err = q.exec(ctx, deleteApplication, id)
+		return err
+	})
+}
+
+const (
 	insertService = `INSERT INTO services (account_id, name, key_hash, created_at) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (account_id, name) DO NOTHING`
 	rotateService = `UPDATE services SET key_hash = $3 WHERE account_id = $1 AND name = $2`

@@ -260,3 +260,62 @@ func accounts(t *testing.T, b Backend) {
 	refused(t, "application nowhere", s.CreateApplication(t.Context(), "nowhere", "chat"), domain.NotFound)
 	refused(t, "not an application's name", s.CreateApplication(t.Context(), "acme", "a b"), domain.InvalidRequest)
 }
+
+func emptyAccounts(t *testing.T, b Backend) {
+	// Deleting an account must take nothing along, and give no name of a user to somebody else.
+	s := open(t, b)
+	ctx := t.Context()
+	for _, name := range []string{"acme", "empty", "served", "peopled", "talking"} {
+		_, err := s.CreateAccount(ctx, name, "")
+		must(t, err)
+		must(t, s.CreateApplication(ctx, name, "chat"))
+		must(t, s.CreateApplication(ctx, name, "alarm"))
+	}
+	_, err := s.CreateAccount(ctx, "branch", "acme")
+	must(t, err)
+	key := [32]byte{1}
+	_, err = s.CreateService(ctx, "served", "billing", key, false)
+	must(t, err)
+	u, err := s.CreateUser(ctx, domain.NewUser{Username: "ann@chat.peopled"})
+	must(t, err)
+	must(t, s.DeleteUser(ctx, u.ID))
+	service, err := s.CreateService(ctx, "talking", "bot", [32]byte{2}, false)
+	must(t, err)
+	w := NewWorld(t, s, 0)
+	w.Change(s.Committers()[0], service.Principal(), &domain.CreateConversation{Title: "alone"})
+
+	names, err := s.Applications(ctx, "acme")
+	must(t, err)
+	equal(t, "applications", names, []string{"alarm", "chat"})
+	_, err = s.Applications(ctx, "nowhere")
+	refused(t, "applications of no account", err, domain.NotFound)
+	refused(t, "an application with a user", s.DeleteApplication(ctx, "peopled", "chat"), domain.InUse)
+	must(t, s.DeleteApplication(ctx, "peopled", "alarm"))
+	refused(t, "an application that is gone", s.DeleteApplication(ctx, "peopled", "alarm"), domain.NotFound)
+
+	for _, name := range []string{"acme", "served", "peopled", "talking"} {
+		refused(t, name, s.DeleteAccount(ctx, name), domain.InUse)
+	}
+	must(t, s.DeleteService(ctx, "talking", "bot"))
+	refused(t, "an account with a conversation", s.DeleteAccount(ctx, "talking"), domain.InUse)
+	must(t, s.DeleteService(ctx, "served", "billing"))
+	for _, name := range []string{"empty", "served", "branch", "acme"} {
+		must(t, s.DeleteAccount(ctx, name))
+		refused(t, name+" again", s.DeleteAccount(ctx, name), domain.NotFound)
+	}
+	names, err = s.Applications(ctx, "peopled")
+	must(t, err)
+	equal(t, "what was refused stays", names, []string{"chat"})
+	list, err := s.Accounts(ctx, 0)
+	must(t, err)
+	if len(list) != 2 {
+		t.Errorf("left are %+v", list)
+	}
+	again, err := s.CreateAccount(ctx, "acme", "")
+	must(t, err)
+	names, err = s.Applications(ctx, "acme")
+	must(t, err)
+	if len(names) != 0 || again.Parent != 0 {
+		t.Errorf("made again, the account is %+v with %v", again, names)
+	}
+}

@@ -120,6 +120,7 @@ func Run(t *testing.T, b Backend) {
 		{"DeletedUsersKeepTheirNumberAndName", deletedUsers},
 		{"ServicesAreKnownByTheirKey", services},
 		{"AccountsFormTreesOfOneLevel", accounts},
+		{"OnlyEmptyAccountsAreDeleted", emptyAccounts},
 		{"RefreshTokensWorkOnce", refreshTokensWorkOnce},
 		{"ReusedRefreshTokenEndsTheLogin", reusedRefreshToken},
 		{"RevokedUsersAreOut", revokedUsers},

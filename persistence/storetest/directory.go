@@ -265,8 +265,9 @@ func emptyAccounts(t *testing.T, b Backend) {
 	// Deleting an account must take nothing along, and give no name of a user to somebody else.
 	s := open(t, b)
 	ctx := t.Context()
+	parents := map[string]string{"talking": "peopled"}
 	for _, name := range []string{"acme", "empty", "served", "peopled", "talking"} {
-		_, err := s.CreateAccount(ctx, name, "")
+		_, err := s.CreateAccount(ctx, name, parents[name])
 		must(t, err)
 		must(t, s.CreateApplication(ctx, name, "chat"))
 		must(t, s.CreateApplication(ctx, name, "alarm"))
@@ -278,11 +279,13 @@ func emptyAccounts(t *testing.T, b Backend) {
 	must(t, err)
 	u, err := s.CreateUser(ctx, domain.NewUser{Username: "ann@chat.peopled"})
 	must(t, err)
-	must(t, s.DeleteUser(ctx, u.ID))
 	service, err := s.CreateService(ctx, "talking", "bot", [32]byte{2}, false)
 	must(t, err)
 	w := NewWorld(t, s, 0)
-	w.Change(s.Committers()[0], service.Principal(), &domain.CreateConversation{Title: "alone"})
+	w.Change(s.Committers()[0], service.Principal(), &domain.CreateConversation{
+		Participants: []domain.NewParticipant{{UserRef: domain.UserRef{UserID: u.ID}}},
+	})
+	must(t, s.DeleteUser(ctx, u.ID))
 
 	names, err := s.Applications(ctx, "acme")
 	must(t, err)

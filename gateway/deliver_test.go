@@ -397,6 +397,7 @@ func TestNobodyIsWokenInVain(t *testing.T) {
 		deaf, stranger := w.connect(2, idle), w.subscriber(3, idle)
 		inboxOnly := w.connect(2, device("other"), idle)
 		inboxOnly.subscribe(inboxOnly.inbox(), domain.SubscribeOptions{})
+		w.settle() // nothing is unread
 		w.do(1, message(c, "hello", ""))
 		if deaf.woken+stranger.woken+inboxOnly.woken > 0 {
 			t.Errorf("woken %d, %d, %d times", deaf.woken, stranger.woken, inboxOnly.woken)

@@ -227,6 +227,17 @@ func (tx *transaction) change(req *domain.ChangeRequest) (domain.Changed, error)
 	if d.Self != nil {
 		tx.users[d.Self.ID] = *d.Self
 	}
+	if d.Read != nil {
+		old := tx.records[d.Read.Conversation]
+		r := *old
+		r.head = clone(old.head)
+		for i := range r.head.Participants {
+			if r.head.Participants[i].UserID == d.Read.User {
+				r.head.Participants[i].LastRead = d.Read.Seq
+			}
+		}
+		tx.records[d.Read.Conversation] = &r
+	}
 	if d.Conversation == nil {
 		return domain.Changed{Decision: d, Before: before}, nil
 	}
@@ -313,8 +324,14 @@ func (m *memory) read(
 			h.Past[r.head.ID] = slices.Clone(r.intervals[p.User])
 		}
 	}
+	if n.Unread != nil {
+		h.Unread = m.unread(records, p.User, n.Unread)
+	}
 	if r := records[n.Conversation]; r != nil {
 		h.Conversation = clone(r.head)
+		if n.Alone {
+			h.Conversation.Participants = slices.DeleteFunc(h.Conversation.Participants, func(q domain.Participant) bool { return q.UserID != p.User })
+		}
 		past(r)
 		if n.Message > 0 && int(n.Message) <= len(r.log) {
 			h.Message = m.decode(n.Conversation, n.Message, r.log[n.Message-1])
@@ -399,6 +416,30 @@ func (m *memory) isDown() bool {
 	m.faults.Lock()
 	defer m.faults.Unlock()
 	return m.away
+}
+
+// unread counts what a user has not read, the conversations in the order of their creation. The caller holds mu.
+func (m *memory) unread(records map[domain.ConversationID]*record, user domain.UserID, q *domain.UnreadQuery) []domain.Unread {
+	var list []domain.Unread
+	for id, r := range records {
+		part, ok := r.head.Participant(user)
+		if !ok || !q.Of.IsZero() && q.Of != id {
+			continue
+		}
+		u := domain.Unread{Conversation: id, LastSeq: r.head.LastSeq, LastRead: part.LastRead}
+		for seq := max(part.LastRead, part.JoinedSeq) + 1; seq <= r.head.LastSeq; seq++ {
+			ev := m.decode(id, seq, r.log[seq-1])
+			if ev.Type == domain.EventSendMessage && ev.Initiator.UserID != user {
+				u.Unread++
+				u.LastMessage = ev.Message
+			}
+		}
+		if u.Unread > 0 || !q.Waiting {
+			list = append(list, u)
+		}
+	}
+	slices.SortFunc(list, func(a, b domain.Unread) int { return slices.Compare(a.Conversation[:], b.Conversation[:]) })
+	return list[:min(len(list), q.Limit)]
 }
 
 // Events implements gateway.History.

@@ -491,13 +491,20 @@ func (c *client) notices(topic string) []map[string]any {
 	return bodies
 }
 
-// types gives the types of the notices that the client got in its inbox.
+// types gives the types of the notices that the client got in its inbox, but for what is unread.
 func (c *client) types() []string {
 	types := []string{}
 	for _, n := range c.notices(c.inbox()) {
-		types = append(types, fmt.Sprint(n["type"]))
+		if n["type"] != "unread" {
+			types = append(types, fmt.Sprint(n["type"]))
+		}
 	}
 	return types
+}
+
+// unread gives the notices of what is unread that the client got in its inbox.
+func (c *client) unread() []map[string]any {
+	return slices.DeleteFunc(c.notices(c.inbox()), func(n map[string]any) bool { return n["type"] != "unread" })
 }
 
 func (c *client) goodbyes() []domain.Farewell {

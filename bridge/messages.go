@@ -101,7 +101,10 @@ func (a *api) sendMessage(ctx context.Context, c caller, in *sendMessageRequest)
 		}
 	}
 	if cmd.Kind() == domain.Signalling {
-		return a.run(ctx, p, cmd) // for those online only: nothing is created
+		// For those online only: nothing is created.
+		out, err := a.run(ctx, p, cmd)
+		out.Status = http.StatusOK
+		return out, err
 	}
 	return a.create(ctx, p, cmd)
 }

@@ -79,6 +79,12 @@ func (w *world) overHTTP(a api) func(testing.TB, string, map[string]any) (json.R
 			res = a.any(tb, "DELETE", path("uuid")+"/participants", body)
 		case "sendMessage":
 			res = a.any(tb, "POST", path("conversation")+"/messages", body)
+		case "markAsRead":
+			res = a.any(tb, "POST", path("conversation")+"/read", body)
+		case "getUnread":
+			res = a.any(tb, "GET", "/v1/unread", nil)
+		case "getReceipts":
+			res = a.any(tb, "GET", path("conversation")+"/messages/"+url.PathEscape(fmt.Sprint(body["message"]))+"/receipts", nil)
 		case "retransmitEvents":
 			p := path("conversation")
 			res = a.any(tb, "GET", p+"/events"+query("from", "to", "count"), nil)
@@ -194,6 +200,15 @@ func TestEveryRefusalIsTheSameOverEveryTransport(t *testing.T) {
 			{"none of three", "retransmitEvents", params{"conversation": c}, "too-few-range-arguments", 41, 422, 0x99},
 			{"others' events", "retransmitEvents", params{"conversation": theirs, "from": 1, "count": 1}, "access-denied", 12, 403, 0x87},
 			{"events without the right to read", "retransmitEvents", params{"conversation": guest, "from": 1, "count": 1}, "access-denied", 12, 403, 0x87},
+			{"reading beyond the last", "markAsRead", params{"conversation": c, "seq": last + 1}, "sequence-out-of-range", 24, 422, 0x99},
+			{"reading before the first", "markAsRead", params{"conversation": c, "seq": -1}, "sequence-out-of-range", 24, 422, 0x99},
+			{"reading others'", "markAsRead", params{"conversation": theirs, "seq": 1}, "access-denied", 12, 403, 0x87},
+			{"reading without the right to", "markAsRead", params{"conversation": guest}, "access-denied", 12, 403, 0x87},
+			{"reading nothing", "markAsRead", params{"conversation": nothing}, "conversation-not-found", 8, 404, 0x83},
+			{"receipts of what is no message", "getReceipts", params{"conversation": c, "message": nothing}, "message-not-found", 10, 404, 0x83},
+			{"receipts of others' messages", "getReceipts", params{"conversation": theirs, "message": nothing}, "access-denied", 12, 403, 0x87},
+			{"receipts in nothing", "getReceipts", params{"conversation": nothing, "message": nothing}, "conversation-not-found", 8, 404, 0x83},
+			{"mentioning a stranger", "sendMessage", params{"conversation": c, "text": "x", "mentions": params{"users": []string{dave.Name}}}, "not-participant", 19, 409, 0x83},
 			{"events of nothing", "retransmitEvents", params{"conversation": nothing, "from": 1, "count": 1}, "conversation-not-found", 8, 404, 0x83},
 		} {
 			var details []string

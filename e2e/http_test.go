@@ -394,7 +394,8 @@ func TestHealthVersionAndDocumentation(t *testing.T) {
 			"PATCH /v1/users/{username}", "DELETE /v1/users/{username}", "POST /v1/users/{username}/tokens", "POST /v1/conversations",
 			"GET /v1/conversations", "GET /v1/conversations/{uuid}", "POST /v1/conversations/{uuid}/participants",
 			"DELETE /v1/conversations/{uuid}/participants", "POST /v1/conversations/{uuid}/messages",
-			"GET /v1/conversations/{uuid}/events", "POST /v1/services", "GET /v1/services", "POST /v1/accounts", "GET /v1/accounts",
+			"GET /v1/conversations/{uuid}/events", "POST /v1/conversations/{uuid}/read", "GET /v1/unread",
+			"GET /v1/conversations/{uuid}/messages/{message}/receipts", "POST /v1/services", "GET /v1/services", "POST /v1/accounts", "GET /v1/accounts",
 			"GET /livez", "GET /readyz", "GET /version",
 		} {
 			method, path, _ := strings.Cut(route, " ")

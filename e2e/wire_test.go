@@ -30,6 +30,7 @@ type participant struct {
 	Username    string      `json:"username"`
 	Permissions permissions `json:"permissions"`
 	JoinedSeq   int64       `json:"joinedSeq"`
+	LastRead    int64       `json:"lastRead"`
 }
 
 type conversation struct {
@@ -68,6 +69,7 @@ type message struct {
 	Parts        []part    `json:"parts"`
 	Sender       initiator `json:"sender"`
 	Time         int64     `json:"time"`
+	Receipt      bool      `json:"receipt"`
 }
 
 type event struct {

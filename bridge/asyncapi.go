@@ -202,9 +202,9 @@ func (b *asyncBuilder) publishTopics() {
 			Summary: "Any bytes. Content Type (MQTT 5) gives the MIME type, Correlation Data the idempotency key.",
 		})
 	b.receives("publishRaw", "raw", "Send a message whose single part is the payload.")
-	b.channel("typing", "conversations/{conversation}/typing", "What the user is doing in a conversation.",
+	b.channel("typingTopic", "conversations/{conversation}/typing", "What the user is doing in a conversation.",
 		asyncMessage{Name: "typingOn", Summary: "Who writes; nothing is the same as {}.", Payload: payloadOf[domain.TypingOnTopic](b)})
-	b.receives("publishTyping", "typing", "Tell the others who writes.")
+	b.receives("publishTyping", "typingTopic", "Tell the others who writes.")
 	b.channel("read", "conversations/{conversation}/read", "Up to which event the user has read a conversation.",
 		asyncMessage{Name: "readUpTo", Summary: "The mark; nothing is the same as {}.", Payload: payloadOf[domain.ReadOnTopic](b)})
 	b.receives("publishRead", "read", "Mark a conversation as read.")

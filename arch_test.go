@@ -83,6 +83,18 @@ func edges() map[string]map[string]string {
 		},
 		// Its checker must not share a misunderstanding with what it checks.
 		"e2e/chaos": {},
+		// What the examples do can be done by any client: they know the gateway by its wire alone.
+		"examples/walk":        {},
+		"examples/tutorial":    {"examples/walk": "shows the reader what it does"},
+		"examples/leanmessage": {"examples/walk": "shows the reader what it does"},
+		"examples/layer":       {"examples/walk": "shows the reader what it does"},
+		"examples/walktest": {
+			"app":           "starts the gateway that an example is played on",
+			"configs":       "configures it",
+			"examples/walk": "plays the example",
+
+			"persistence/pgtest": "plays it on Postgres as well",
+		},
 		"cmd/parley": {
 			"app":     "runs the gateway",
 			"configs": "loads the configuration",
@@ -99,6 +111,7 @@ func testEdges() map[string]string {
 		"metrics/metricstest":   "golden lists of metrics",
 		"persistence/pgtest":    "a real Postgres",
 		"persistence/storetest": "the conformance suite of stores",
+		"examples/walktest":     "plays an example",
 	}
 }
 

@@ -77,6 +77,26 @@ func (w *world) overHTTP(a api) func(testing.TB, string, map[string]any) (json.R
 			res = a.any(tb, "POST", path("uuid")+"/participants", body)
 		case "removeParticipants":
 			res = a.any(tb, "DELETE", path("uuid")+"/participants", body)
+		case "editConversation":
+			res = a.any(tb, "PATCH", path("uuid"), body)
+		case "removeConversation":
+			res = a.any(tb, "DELETE", path("uuid"), nil)
+		case "editParticipants":
+			res = a.any(tb, "PATCH", path("uuid")+"/participants", body)
+		case "joinConversation", "leaveConversation":
+			res = a.any(tb, "POST", path("uuid")+"/"+strings.TrimSuffix(command, "Conversation"), nil)
+		case "muteConversation":
+			res = a.any(tb, "POST", path("uuid")+"/mute", body)
+		case "getPublicConversations":
+			res = a.any(tb, "GET", "/v1/conversations"+query("limit", "cursor")+"&public=true", nil)
+		case "editMessage", "removeMessage":
+			p := path("conversation") + "/messages/" + url.PathEscape(fmt.Sprint(body["message"]))
+			delete(body, "message")
+			if command == "removeMessage" {
+				res = a.any(tb, "DELETE", p, nil)
+			} else {
+				res = a.any(tb, "PATCH", p, body)
+			}
 		case "sendMessage":
 			res = a.any(tb, "POST", path("conversation")+"/messages", body)
 		case "markAsRead":
@@ -132,6 +152,12 @@ func TestEveryRefusalIsTheSameOverEveryTransport(t *testing.T) {
 		silent := w.conversation(t, bob, alice, former) // alice may write but not manage
 		distinct := w.conversationWith(t, map[string]any{"distinct": true, "customData": map[string]any{"color": "red"}}, alice, carol)
 		nothing := "01890000-0000-7000-8000-000000000000"
+		asAlice, asBob := w.as(t, alice), w.as(t, bob)
+		kicked, said, removed := w.message(t, asAlice, c, "kicked"), w.message(t, asBob, silent, "bob's"), w.conversation(t, alice, bob)
+		asAlice.ok(t, "DELETE", "/v1/conversations/"+c+"/messages/"+kicked, nil)
+		lost := w.message(t, asAlice, removed, "lost")
+		asAlice.ok(t, "DELETE", "/v1/conversations/"+removed, nil)
+		public := w.conversationWith(t, map[string]any{"publicJoin": true}, alice, bob)
 		last := int64(len(w.log(t, c)))
 
 		type params = map[string]any
@@ -179,6 +205,50 @@ func TestEveryRefusalIsTheSameOverEveryTransport(t *testing.T) {
 			{"remove who is not in", "removeParticipants", params{"uuid": c, "participants": refs(bob, dave)}, "not-participant", 19, 409, 0x83},
 			{"remove the last owner", "removeParticipants", params{"uuid": c, "participants": refs(alice)}, "access-denied", 12, 403, 0x87},
 			{"remove without the right", "removeParticipants", params{"uuid": silent, "participants": refs(former)}, "access-denied", 12, 403, 0x87},
+			{"join as a participant", "joinConversation", params{"uuid": public}, "already-participant", 13, 409, 0x83},
+			{"join what is not public", "joinConversation", params{"uuid": theirs}, "join-not-available", 15, 403, 0x87},
+			{"join direct", "joinConversation", params{"uuid": direct}, "direct-no-join", 39, 422, 0x83},
+			{"join none", "joinConversation", params{"uuid": nothing}, "conversation-not-found", 8, 404, 0x83},
+			{"leave direct", "leaveConversation", params{"uuid": direct}, "direct-no-leave", 40, 422, 0x83},
+			{"leave others'", "leaveConversation", params{"uuid": theirs}, "not-participant", 19, 409, 0x83},
+			{"leave as the last owner", "leaveConversation", params{"uuid": c}, "access-denied", 12, 403, 0x87},
+			{"edit others'", "editConversation", params{"uuid": theirs, "title": "x"}, "access-denied", 12, 403, 0x87},
+			{"edit as no owner", "editConversation", params{"uuid": silent, "title": "x"}, "access-denied", 12, 403, 0x87},
+			{"edit nothing", "editConversation", params{"uuid": c}, "invalid-request", 1, 400, 0x99},
+			{"edit what cannot be edited", "editConversation", params{"uuid": c, "direct": true}, "invalid-request", 1, 400, 0x99},
+			{"make direct public", "editConversation", params{"uuid": direct, "publicJoin": true}, "direct-not-public-or-uber", 34, 422, 0x99},
+			{"permit without the right", "editParticipants", params{"uuid": silent, "participants": []any{
+				params{"username": former.Name, "permissions": params{"canRead": false}},
+			}}, "access-denied", 12, 403, 0x87},
+			{"permit who is not in", "editParticipants", params{"uuid": c, "participants": []any{
+				params{"username": bob.Name, "permissions": params{"canRead": false}},
+				params{"username": dave.Name, "permissions": params{"canRead": false}},
+			}}, "not-participant", 19, 409, 0x83},
+			{"permit an unknown user", "editParticipants", params{"uuid": c, "participants": []any{
+				params{"userId": int64(1) << 60, "permissions": params{"canRead": false}},
+			}}, "user-not-found", 25, 404, 0x83},
+			{"demote the last owner", "editParticipants", params{"uuid": c, "participants": []any{
+				params{"username": alice.Name, "permissions": params{"isOwner": false}},
+			}}, "access-denied", 12, 403, 0x87},
+			{"permit nothing", "editParticipants", params{"uuid": c, "participants": refs(bob)}, "invalid-request", 1, 400, 0x99},
+			{"remove as no owner", "removeConversation", params{"uuid": silent}, "access-denied", 12, 403, 0x87},
+			{"remove a removed one", "removeConversation", params{"uuid": removed}, "conversation-removed", 16, 410, 0x83},
+			{"get a removed one", "getConversation", params{"uuid": removed}, "conversation-removed", 16, 410, 0x83},
+			{"send to a removed one", "sendMessage", params{"conversation": removed, "text": "x"}, "conversation-removed", 16, 410, 0x83},
+			{"edit in a removed one", "editMessage", params{"conversation": removed, "message": lost, "text": "x"}, "conversation-removed", 16, 410, 0x83},
+			{"events of a removed one", "retransmitEvents", params{"conversation": removed, "from": 1, "count": 1}, "conversation-removed", 16, 410, 0x83},
+			{"mute others'", "muteConversation", params{"uuid": theirs, "muted": true}, "access-denied", 12, 403, 0x87},
+			{"mute or not", "muteConversation", params{"uuid": c}, "invalid-request", 1, 400, 0x99},
+			{"a cursor of somebody else", "getPublicConversations", params{"cursor": "x"}, "invalid-request", 1, 400, 0x99},
+			{"edit no message", "editMessage", params{"conversation": c, "message": nothing, "text": "x"}, "message-not-found", 10, 404, 0x83},
+			{"edit a message of another", "editMessage", params{"conversation": c, "message": said, "text": "x"}, "message-not-found", 10, 404, 0x83},
+			{"edit a removed message", "editMessage", params{"conversation": c, "message": kicked, "text": "x"}, "message-removed", 11, 410, 0x83},
+			{"edit another's message", "editMessage", params{"conversation": silent, "message": said, "text": "x"}, "access-denied", 12, 403, 0x87},
+			{"edit to nothing", "editMessage", params{"conversation": c, "message": kicked}, "invalid-request", 1, 400, 0x99},
+			{"edit to too much", "editMessage", params{"conversation": c, "message": kicked, "text": strings.Repeat("ü", 5001)}, "message-too-large", 23, 413, 0x95},
+			{"remove a removed message", "removeMessage", params{"conversation": c, "message": kicked}, "message-removed", 11, 410, 0x83},
+			{"remove another's message", "removeMessage", params{"conversation": silent, "message": said}, "access-denied", 12, 403, 0x87},
+			{"remove no message", "removeMessage", params{"conversation": c, "message": nothing}, "message-not-found", 10, 404, 0x83},
 			{"send to others'", "sendMessage", params{"conversation": theirs, "text": "hi"}, "access-denied", 12, 403, 0x87},
 			{"send without the right", "sendMessage", params{"conversation": guest, "text": "hi"}, "access-denied", 12, 403, 0x87},
 			{"send to none", "sendMessage", params{"conversation": nothing, "text": "hi"}, "conversation-not-found", 8, 404, 0x83},

@@ -44,6 +44,8 @@ type conversation struct {
 	LastSeq      int64           `json:"lastSeq"`
 	CustomData   json.RawMessage `json:"customData"`
 	Participants []participant   `json:"participants"`
+	Permissions  permissions     `json:"permissions"`
+	Removed      bool            `json:"removed"`
 }
 
 func (c conversation) names() []string {
@@ -70,6 +72,9 @@ type message struct {
 	Sender       initiator `json:"sender"`
 	Time         int64     `json:"time"`
 	Receipt      bool      `json:"receipt"`
+	EditedTime   int64     `json:"editedTime"`
+	EditCount    int       `json:"editCount"`
+	Removed      bool      `json:"removed"`
 }
 
 type event struct {
@@ -83,6 +88,10 @@ type event struct {
 	ConversationData *conversation `json:"conversationData"`
 	Participants     []participant `json:"participants"`
 	Message          *message      `json:"message"`
+	Reason           *struct {
+		Code   int
+		Detail string
+	}
 
 	raw      []byte
 	received received

@@ -206,6 +206,11 @@ func (tx *transaction) change(req *domain.ChangeRequest) (domain.Changed, error)
 		for _, seq := range done.seqs {
 			d.Events = append(d.Events, tx.m.decode(done.conversation, seq, r.log[seq-1]))
 		}
+		if t := d.Events[0].Type; t == domain.EventEditMessage || t == domain.EventRemoveMessage {
+			before := d.Conversation
+			d.Conversation, d.Result = nil, domain.Result{Message: d.Events[0].Message}
+			return domain.Changed{Decision: d, Before: before}, nil
+		}
 		return domain.Changed{Decision: d}, nil
 	}
 	heads := tx.m.read(tx.records, tx.users, req.Principal, req.Needs)
@@ -239,6 +244,9 @@ func (tx *transaction) change(req *domain.ChangeRequest) (domain.Changed, error)
 		tx.records[d.Read.Conversation] = &r
 	}
 	if d.Conversation == nil {
+		if d.Message != nil {
+			tx.rewrite(req.Key, before, d)
+		}
 		return domain.Changed{Decision: d, Before: before}, nil
 	}
 	if d.Conversation.Title == "poison" {
@@ -246,6 +254,31 @@ func (tx *transaction) change(req *domain.ChangeRequest) (domain.Changed, error)
 	}
 	tx.write(req.Key, before, d)
 	return domain.Changed{Decision: d, Before: before}, nil
+}
+
+// rewrite stores what a message reads like from now on, with the event that says so.
+func (tx *transaction) rewrite(changeKey string, before *domain.Conversation, d domain.Decision) {
+	r := *tx.records[before.ID]
+	r.log, r.keys = slices.Clone(r.log), maps.Clone(r.keys)
+	for seq := d.Message.Seq; seq <= before.LastSeq; seq++ {
+		ev := tx.m.decode(before.ID, seq, r.log[seq-1])
+		if ev.Message == nil || ev.Message.ID != d.Message.Message.ID || ev.Type == domain.EventRemoveMessage {
+			continue
+		}
+		now := *d.Message.Message
+		ev.Message = &now
+		r.log[seq-1] = tx.m.encode(ev)
+	}
+	ev := d.Events[0]
+	if ev.Seq != before.LastSeq+1 {
+		tx.m.t.Errorf("%s carries number %d, the log has %d", ev.Type, ev.Seq, before.LastSeq)
+	}
+	r.log = append(r.log, tx.m.encode(ev))
+	r.keys[key{ev.Sender, changeKey}] = ev.Seq
+	r.head = clone(before)
+	r.head.LastSeq = ev.Seq
+	tx.requests[changeKey] = request{conversation: before.ID, seqs: []domain.Seq{ev.Seq}}
+	tx.records[before.ID] = &r
 }
 
 func (tx *transaction) write(changeKey string, before *domain.Conversation, d domain.Decision) {

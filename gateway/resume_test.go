@@ -21,6 +21,8 @@ type shelf struct {
 	subs      []domain.Subscription
 	positions map[domain.ConversationID]domain.Seq
 	beats     int
+	// held, if not nil, is where Behind waits with its answer.
+	held *gate
 	// lost makes the session unknown; deaf makes every call that would write a position fail.
 	lost, deaf bool
 }
@@ -45,16 +47,29 @@ func (s *shelf) SaveSubscriptions(
 	return nil
 }
 
-func (s *shelf) Behind(_ context.Context, _ domain.SessionID, after domain.ConversationID, _ int) ([]domain.Stretch, error) {
+func (s *shelf) hold(g *gate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var behind []domain.Stretch
+	s.held = g
+}
+
+func (s *shelf) Behind(ctx context.Context, _ domain.SessionID, after domain.ConversationID, _ int) ([]domain.Stretch, error) {
+	behind, held := s.stretches(after)
+	if held != nil {
+		return behind, held.wait(ctx)
+	}
+	return behind, nil
+}
+
+func (s *shelf) stretches(after domain.ConversationID) (behind []domain.Stretch, held *gate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for c, position := range s.positions {
 		if last := s.store.last(c); last > position && after.IsZero() {
 			behind = append(behind, domain.Stretch{Conversation: c, From: position + 1, To: last})
 		}
 	}
-	return behind, nil
+	return behind, s.held
 }
 
 func (s *shelf) SavePositions(_ context.Context, positions []domain.Position, _ []domain.Mark) error {

@@ -207,7 +207,8 @@ func (g *Gateway) fill(st *stream, n news) error {
 }
 
 // relate announces events of the log one by one, with what they did to the participants, up to the version given. It
-// gives the sessions to wake.
+// gives the sessions to wake. Every event that changes the state raises the version by one and says what it became, but
+// for a removal: that is the last one, and the state that it led to is head.
 func (g *Gateway) relate(st *stream, head *domain.Conversation, version int64, events []*domain.Event) (woken []*Session) {
 	st.announcing.Lock()
 	defer st.announcing.Unlock()
@@ -218,34 +219,19 @@ func (g *Gateway) relate(st *stream, head *domain.Conversation, version int64, e
 			continue // by somebody else meanwhile
 		}
 		n := news{head: then, entries: []*entry{newEntry(ev, time.Time{})}}
-		switch next := stateAfter(ev, then); {
-		case next != nil:
+		if ev.ConversationData != nil {
+			next := *ev.ConversationData
 			next.Root, next.Account, next.Version = head.Root, head.Account, 1
 			if then != nil {
 				next.Version = min(then.Version+1, version)
 			}
-			n.head, n.changed = next, true
-		case then == nil:
+			n.head, n.changed = &next, true
+		} else if then == nil {
 			n.head = head
 		}
 		woken = g.tell(st, n, round, woken)
 	}
 	return woken
-}
-
-// stateAfter gives the state to which an event of the log led, nil if it left the state as it was. Every event that changes
-// the state raises its version by one, and says what the state became; that of a removal is the one before.
-func stateAfter(ev *domain.Event, before *domain.Conversation) *domain.Conversation {
-	switch {
-	case ev.ConversationData != nil:
-		next := *ev.ConversationData
-		return &next
-	case ev.Type == domain.EventRemoveConversation && before != nil:
-		next := *before
-		next.Removed, next.LastSeq = true, ev.Seq
-		return &next
-	}
-	return nil
 }
 
 func newEntry(ev *domain.Event, accepted time.Time) *entry {

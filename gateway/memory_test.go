@@ -34,6 +34,8 @@ type memory struct {
 	onHeads      func(ctx context.Context, n domain.Needs) error
 	onEvents     func(ctx context.Context, c domain.ConversationID) error
 	away         bool // for what concerns presence
+	// afterEvents runs when they were read and before they are given.
+	afterEvents func(ctx context.Context, c domain.ConversationID) error
 }
 
 // record is one conversation. Its head is replaced, never changed.
@@ -490,17 +492,29 @@ func (m *memory) Events(
 	if ctx.Err() != nil {
 		return nil, errGone()
 	}
+	events := m.pageOf(c, after, upto)
+	m.faults.Lock()
+	hook = m.afterEvents
+	m.faults.Unlock()
+	if hook != nil {
+		if err := hook(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	return events, nil
+}
+
+func (m *memory) pageOf(c domain.ConversationID, after, upto domain.Seq) (events []*domain.Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.counts.pages++
-	var events []*domain.Event
 	if r := m.records[c]; r != nil {
 		for seq := after + 1; seq <= min(upto, r.head.LastSeq); seq++ {
 			events = append(events, m.decode(c, seq, r.log[seq-1]))
 		}
 	}
 	m.counts.read += len(events)
-	return events, nil
+	return events
 }
 
 func (m *memory) decode(c domain.ConversationID, seq domain.Seq, body []byte) *domain.Event {

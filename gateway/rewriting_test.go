@@ -109,14 +109,14 @@ func TestWhatIsJustBeingReadShowsWhatBecameOfIt(t *testing.T) {
 		g := newGate()
 		page := make(chan struct{})
 		w.store.set(func() {
-			w.store.onEvents = func(ctx context.Context, _ domain.ConversationID) error { return g.wait(ctx) }
+			w.store.afterEvents = func(ctx context.Context, _ domain.ConversationID) error { return g.wait(ctx) }
 		})
 		go func() {
 			defer close(page)
 			_, _ = bob.pull(4, 4)
 		}()
 		<-g.arrived
-		w.store.set(func() { w.store.onEvents = nil })
+		w.store.set(func() { w.store.afterEvents = nil })
 		w.do(1, erase(c, 2))
 		g.open()
 		<-page
@@ -216,9 +216,9 @@ func TestLosingTheRightToReadCutsOffWhatIsDue(t *testing.T) {
 		}
 		w.do(1, reading(c, false, 2)) // 202
 		late := w.subscriber(2, device("late"))
-		w.do(1, message(c, "meanwhile", "")) // 203
-		w.store.elsewhere(w.user(1), retitled(c)) // 204
-		w.do(1, reading(c, true, 2)) // 205
+		w.do(1, message(c, "meanwhile", ""))                           // 203
+		w.store.sentElsewhere(w.user(1), message(c, "elsewhere", "k")) // 204
+		w.do(1, reading(c, true, 2))                                   // 205
 		w.do(1, message(c, "after", ""))
 		slow.drain()
 		alice.wantSeqs(c, span(2, 206))
@@ -228,10 +228,20 @@ func TestLosingTheRightToReadCutsOffWhatIsDue(t *testing.T) {
 	})
 }
 
-// retitled is a change that another node makes, of which those who may not read must not hear.
-func retitled(c domain.ConversationID) domain.Command {
-	title := "elsewhere"
-	return &domain.EditConversation{UUID: c, ConversationEdit: domain.ConversationEdit{Title: &title}}
+// sentElsewhere stores a message as another node would.
+func (m *memory) sentElsewhere(p domain.Principal, c *domain.SendMessage) {
+	h, err := m.Heads(context.Background(), p, c.Needs(p))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	h.Limits = domain.DefaultLimits()
+	d, err := domain.Decide(h, p, c)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if _, err := m.append([]domain.Draft{{Event: d.Events[0], Version: h.Conversation.Version}}); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 func TestWhoMayNotReadAnyMoreCatchesUpOnNothing(t *testing.T) {

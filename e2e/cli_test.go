@@ -301,7 +301,11 @@ func TestDemoKeepsRunningWithLinesThatWork(t *testing.T) {
 		}
 		sub := line("mosquitto_sub", ` -t '(conversations/\+/events)' -t '(users/[^']+/inbox)'`)
 		pub := line("mosquitto_pub", ` -t 'conversations/([^']+)/messages' -m '([^']+)'`)
-		g := &gateway{addrs: app.Addrs{MQTT: sub[1] + ":" + sub[2]}}
+		curl := regexp.MustCompile(`curl -H 'Authorization: Bearer ([^']+)' '(http://([^/]+))(/v1/[^']+)'`).FindStringSubmatch(out.String())
+		if curl == nil {
+			t.Fatalf("no line for curl in:\n%s", out)
+		}
+		g := &gateway{addrs: app.Addrs{MQTT: sub[1] + ":" + sub[2], HTTP: curl[3]}}
 		listener := g.connect(t, user{Name: sub[3], password: sub[4]}, 4)
 		listener.subscribe(t, 1, sub[5], sub[6])
 		talker := g.connect(t, user{Name: pub[3], password: pub[4]}, 4)
@@ -309,11 +313,7 @@ func TestDemoKeepsRunningWithLinesThatWork(t *testing.T) {
 		if ev := listener.hear(t, pub[5]); ev.Message == nil || !strings.Contains(pub[6], ev.Message.Text) {
 			t.Errorf("heard %s", ev.raw)
 		}
-		curl := regexp.MustCompile(`curl -H 'Authorization: Bearer ([^']+)' '(http://[^/]+)(/v1/[^']+)'`).FindStringSubmatch(out.String())
-		if curl == nil {
-			t.Fatalf("no line for curl in:\n%s", out)
-		}
-		api{base: curl[2], token: curl[1]}.ok(t, "GET", curl[3], nil)
+		api{base: curl[2], token: curl[1]}.ok(t, "GET", curl[4], nil)
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)
 		}

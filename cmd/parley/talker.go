@@ -196,22 +196,27 @@ type v3 struct {
 	client paho3.Client
 }
 
-func dialV3(ctx context.Context, addr, username, password, device string) (talker, error) {
-	t := &v3{inbox: newInbox()}
+// dialV3 connects with a session that outlives the connection; present: there was one already, with its subscriptions.
+func dialV3(ctx context.Context, addr, username, password, device string) (t talker, present bool, err error) {
+	c := &v3{inbox: newInbox()}
 	options := paho3.NewClientOptions().AddBroker("tcp://" + addr).SetClientID(device).
-		SetUsername(username).SetPassword(password).SetProtocolVersion(4).SetAutoReconnect(false).
+		SetUsername(username).SetPassword(password).SetProtocolVersion(4).SetCleanSession(false).SetAutoReconnect(false).
 		SetConnectTimeout(patience).SetOrderMatters(true).
-		SetDefaultPublishHandler(func(_ paho3.Client, m paho3.Message) { t.receive(m.Topic(), m.Payload()) })
+		SetDefaultPublishHandler(func(_ paho3.Client, m paho3.Message) { c.receive(m.Topic(), m.Payload()) })
 	options.SetCustomOpenConnectionFn(func(*url.URL, paho3.ClientOptions) (net.Conn, error) {
 		conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", addr)
-		t.conn = conn
+		c.conn = conn
 		return conn, err
 	})
-	t.client = paho3.NewClient(options)
-	if err := wait(t.client.Connect()); err != nil {
-		return nil, err
+	c.client = paho3.NewClient(options)
+	connect, _ := c.client.Connect().(*paho3.ConnectToken)
+	if err := wait(connect); err != nil {
+		return nil, false, err
 	}
-	return t, wait(t.client.SubscribeMultiple(map[string]byte{
+	if connect.SessionPresent() {
+		return c, true, nil
+	}
+	return c, false, wait(c.client.SubscribeMultiple(map[string]byte{
 		"conversations/+/events": 1, "users/" + username + "/replies": 1,
 	}, nil))
 }

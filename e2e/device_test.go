@@ -27,6 +27,7 @@ type received struct {
 	topic       string
 	payload     []byte
 	qos         byte
+	retained    bool
 	correlation []byte
 	identifiers int
 }
@@ -235,7 +236,7 @@ func (d *device) connect5(ctx context.Context, o dialing) error {
 		// paho writes a packet in pieces, and from several goroutines.
 		Conn: packets.NewThreadSafeConn(d.conn), PacketTimeout: patience,
 		OnPublishReceived: []func(paho5.PublishReceived) (bool, error){func(p paho5.PublishReceived) (bool, error) {
-			r := received{topic: p.Packet.Topic, payload: p.Packet.Payload, qos: p.Packet.QoS}
+			r := received{topic: p.Packet.Topic, payload: p.Packet.Payload, qos: p.Packet.QoS, retained: p.Packet.Retain}
 			if p.Packet.Properties != nil {
 				r.correlation = p.Packet.Properties.CorrelationData
 				if id := p.Packet.Properties.SubscriptionIdentifier; id != nil {
@@ -307,7 +308,7 @@ func (d *device) connect3(o dialing) error {
 		SetAutoReconnect(false).SetConnectTimeout(patience).SetWriteTimeout(patience).SetKeepAlive(60 * time.Second).
 		SetOrderMatters(true).
 		SetDefaultPublishHandler(func(_ paho3.Client, m paho3.Message) {
-			d.receive(received{topic: m.Topic(), payload: m.Payload(), qos: m.Qos()})
+			d.receive(received{topic: m.Topic(), payload: m.Payload(), qos: m.Qos(), retained: m.Retained()})
 		}).
 		SetConnectionLostHandler(func(paho3.Client, error) { d.end(farewell{}) }).
 		SetCustomOpenConnectionFn(func(*url.URL, paho3.ClientOptions) (net.Conn, error) { return d.conn, nil })

@@ -24,7 +24,6 @@ type Logins interface {
 	Logout(ctx context.Context, accessToken string) error
 	IssueTokens(ctx context.Context, p domain.Principal, username domain.Username) (domain.Tokens, error)
 	RevokeTokens(ctx context.Context, p domain.Principal, username domain.Username) error
-	OneTime
 }
 
 // OneTime logs users in by keys that work once.
@@ -64,6 +63,7 @@ type Tenants interface {
 // Administration is all that the bridge wants to know about who is who.
 type Administration interface {
 	Logins
+	OneTime
 	Users
 	Services
 	Tenants

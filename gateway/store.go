@@ -43,13 +43,18 @@ type Directory interface {
 type Tokens interface {
 	SigningKeys(ctx context.Context) ([]domain.SigningKey, error)
 	AddSigningKey(ctx context.Context, k domain.SigningKey) error
+	Families
+	OneTime
+}
+
+// Families keeps the families of tokens, one per login. Any goroutine may call it.
+type Families interface {
 	// StartFamily stores the first refresh token of a family.
 	StartFamily(ctx context.Context, t domain.RefreshToken) error
 	// Refresh exchanges a token that has not been used: it marks it and stores next, whose Family and User it sets
 	// and returns. A token that is unknown, expired or of a revoked family is not-authenticated; one that was used
 	// before is so too, and revokes its family: only then Family and User come with the error.
 	Refresh(ctx context.Context, hash [32]byte, now int64, next domain.RefreshToken) (domain.RefreshToken, error)
-	OneTime
 	// RevokeFamily ends a login; RevokeUser ends all of a user's logins up to the time.
 	RevokeFamily(ctx context.Context, family [16]byte) error
 	RevokeUser(ctx context.Context, id domain.UserID, now int64) error

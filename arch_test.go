@@ -54,6 +54,10 @@ func edges() map[string]map[string]string {
 			"domain":  "turns HTTP requests into commands, and events into webhooks",
 			"metrics": "histograms of all packages share their buckets",
 		},
+		"identity": {
+			"domain":  "says who somebody is, and refuses, in the domain's words",
+			"metrics": "histograms of all packages share their buckets",
+		},
 		"web": {},
 		"app": {
 			"domain":      "hands the domain's values from one package to the other",
@@ -62,6 +66,7 @@ func edges() map[string]map[string]string {
 			"broker":      "wires it",
 			"persistence": "wires it",
 			"bridge":      "wires it",
+			"identity":    "wires it",
 			"metrics":     "wires it",
 			"configs":     "turns the configuration into each package's options",
 			"web":         "mounts the console",

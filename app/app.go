@@ -136,7 +136,12 @@ func build(
 		return nil, err
 	}
 
+	issuers, service, err := external(cfg, l, o.Logger, registry)
+	if err != nil {
+		return nil, err
+	}
 	p.accounts, err = gateway.NewAccounts(store, store, store, gateway.AccountsOptions{
+		Issuers: issuers, LoginService: service, ServiceParallel: cfg.Hook.Parallel, ServiceRemember: orNever(cfg.Hook.Remember),
 		Password: gateway.Argon2{
 			Memory: uint32(cfg.Login.Argon2Memory), Passes: uint32(cfg.Login.Argon2Iterations), Lanes: 1,
 		},

@@ -98,7 +98,7 @@ func (a *api) identify(ctx context.Context, r *http.Request) (caller, error) {
 }
 
 // maxBearer bounds a bearer token, in bytes.
-const maxBearer = 4096
+const maxBearer = 8 << 10
 
 // parseBearer takes the token out of an Authorization header (RFC 6750, section 2.1). The admin key is the
 // operator's choice, so any visible characters will do.

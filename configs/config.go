@@ -28,6 +28,8 @@ type Config struct {
 	Limits   Limits   `koanf:"limits"`
 	Login    Login    `koanf:"login"`
 	Presence Presence `koanf:"presence"`
+	Identity Identity `koanf:"identity"`
+	Hook     Hook     `koanf:"loginHook"`
 	Log      Log      `koanf:"log"`
 	Shutdown Shutdown `koanf:"shutdown"`
 }
@@ -126,6 +128,40 @@ type Presence struct {
 	Grace time.Duration `koanf:"grace"` // how long a user stays online when its last device has gone
 }
 
+// Identity says whose tokens are believed besides the gateway's own.
+type Identity struct {
+	Issuers []Issuer `koanf:"issuers"`
+	// CA is a PEM file of authorities that the servers of issuers and the login hook may have their certificate from,
+	// besides those of the system.
+	CA string `koanf:"ca"`
+	// PlainHTTP allows http:// for them on other hosts than this one: in a network that nobody else listens to.
+	PlainHTTP bool `koanf:"plainHttp"`
+}
+
+// Issuer is somebody whose tokens (JWT) are believed.
+type Issuer struct {
+	Issuer     string        `yaml:"issuer"`               // the claim iss
+	JWKS       string        `yaml:"jwks"`                 // URL of the key set
+	Audience   []string      `yaml:"audience"`             // of which a token must have one
+	Username   string        `yaml:"username"`             // the full user name, with %s for the claim's value
+	Claim      string        `yaml:"claim,omitempty"`      // that holds the user; empty is sub
+	Accounts   []string      `yaml:"accounts,omitempty"`   // whose users it may name; needed where Username does not say it
+	Algorithms []string      `yaml:"algorithms,omitempty"` // RS256, ES256, EdDSA; empty is all
+	Skew       time.Duration `yaml:"skew,omitempty"`       // how far clocks may be apart
+	Create     bool          `yaml:"create,omitempty"`     // make users that are not there yet
+}
+
+// Hook is the operator's own service that is asked about passwords.
+type Hook struct {
+	URL      string        `koanf:"url"      secret:"url"` // empty is off
+	Token    string        `koanf:"token"    secret:"all"` // sent along as a bearer token
+	Accounts []string      `koanf:"accounts"`              // whose users it is asked about; empty is all
+	Create   bool          `koanf:"create"`                // make users that it lets in
+	Timeout  time.Duration `koanf:"timeout"`               // for one question
+	Parallel int           `koanf:"parallel"`              // questions at the same time
+	Remember time.Duration `koanf:"remember"`              // for how long nobody is asked again about a right password
+}
+
 // Log sets what is logged and how.
 type Log struct {
 	Level  string `koanf:"level"`  // debug, info, warn, error
@@ -182,6 +218,7 @@ func Default() Config {
 			RefreshTTL:            720 * time.Hour,
 		},
 		Presence: Presence{Grace: time.Minute},
+		Hook:     Hook{Timeout: 5 * time.Second, Parallel: 32, Remember: 30 * time.Second},
 		Log:      Log{Level: "info", Format: "text"},
 		Shutdown: Shutdown{Timeout: 10 * time.Second},
 	}

@@ -44,6 +44,8 @@ const (
 	wantSize     = "a number of bytes, with or without a unit: 65536, 64KiB, 1MiB"
 	wantDuration = "a duration with its unit: 500ms, 10s, 48h"
 	wantTexts    = "a list of texts (in a variable: separated by commas)"
+	wantBool     = "true or false"
+	wantIssuers  = "a list of issuers {issuer, jwks, audience: [], username, claim, accounts: [], algorithms: [], skew, create}"
 	wantRules    = "a list of rules {users: pattern, allow: [publish, subscribe], topics: [filters]}"
 )
 
@@ -136,12 +138,19 @@ func (f field) set(c *Config, value any) error {
 			return errors.New(wantTexts)
 		}
 		*t = list
-	case *[]Rule:
-		rules, err := parseRules(value)
-		if err != nil {
-			return err
+	case *bool:
+		b, ok := value.(bool)
+		if s, isText := value.(string); isText {
+			b, ok = s == "true", s == "true" || s == "false"
 		}
-		*t = rules
+		if !ok {
+			return errors.New(wantBool)
+		}
+		*t = b
+	case *[]Rule:
+		return parseList(value, wantRules, t)
+	case *[]Issuer:
+		return parseList(value, wantIssuers, t)
 	default:
 		return fmt.Errorf("a type that the loader knows, not %T", t)
 	}
@@ -212,37 +221,41 @@ func texts(value any) ([]string, bool) {
 	return list, true
 }
 
-// parseRules converts acl.rules. Text, from the environment, is YAML itself (of which JSON is a part).
-func parseRules(value any) ([]Rule, error) {
+// parseList converts a list of mappings, such as acl.rules. Text, from the environment, is YAML itself (of which JSON is a
+// part).
+func parseList[T any](value any, want string, list *[]T) error {
 	if text, ok := value.(string); ok {
-		var list any
-		if err := yaml.Unmarshal([]byte(text), &list); err != nil {
-			return nil, fmt.Errorf("%s (%w)", wantRules, err)
+		var items any
+		if err := yaml.Unmarshal([]byte(text), &items); err != nil {
+			return fmt.Errorf("%s (%w)", want, err)
 		}
-		value = list
+		value = items
 	}
 	if value == nil {
-		return nil, nil
+		*list = nil
+		return nil
 	}
 	if _, ok := value.([]any); !ok {
-		return nil, errors.New(wantRules)
+		return errors.New(want)
 	}
 	// Once more through YAML, strictly: it names whatever it does not know.
 	text, err := yaml.Marshal(value)
 	if err != nil {
-		return nil, fmt.Errorf("%s (%w)", wantRules, err)
+		return fmt.Errorf("%s (%w)", want, err)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
-	var rules []Rule
-	if err := dec.Decode(&rules); err != nil {
-		reason := strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: unmarshal errors:\n"), " in type configs.Rule", "")
-		return nil, fmt.Errorf("%s (%s)", wantRules, strings.Join(strings.Fields(reason), " "))
+	var items []T
+	if err := dec.Decode(&items); err != nil {
+		reason := strings.TrimPrefix(err.Error(), "yaml: unmarshal errors:\n")
+		reason = strings.NewReplacer(" in type configs.Rule", "", " in type configs.Issuer", "").Replace(reason)
+		return fmt.Errorf("%s (%s)", want, strings.Join(strings.Fields(reason), " "))
 	}
-	if len(rules) == 0 {
-		return nil, nil
+	*list = nil
+	if len(items) > 0 {
+		*list = items
 	}
-	return rules, nil
+	return nil
 }
 
 // formatDuration is time.Duration.String without zeros that say nothing.

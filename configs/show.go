@@ -75,6 +75,11 @@ func (f field) node(c *Config) *yaml.Node {
 		}
 		list.Style = yaml.FlowStyle
 		return list
+	case []Issuer:
+		if len(value) == 0 {
+			return &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
+		}
+		return scalar(value)
 	case []Rule:
 		if len(value) == 0 {
 			return &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}

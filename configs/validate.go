@@ -62,6 +62,11 @@ func (c *Config) problems() []Problem {
 	v.duration("login.refreshTtl", c.Login.RefreshTTL, time.Second, 10*365*24*time.Hour)
 
 	v.duration("presence.grace", c.Presence.Grace, time.Millisecond, 24*time.Hour)
+	v.issuers()
+	v.hook()
+	v.duration("loginHook.timeout", c.Hook.Timeout, 10*time.Millisecond, time.Minute)
+	v.number("loginHook.parallel", c.Hook.Parallel, 1, 10_000)
+	v.duration("loginHook.remember", c.Hook.Remember, 0, time.Hour)
 
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")

@@ -59,6 +59,8 @@ type Credential struct {
 	User User
 	// PasswordHash is in the PHC string format; empty: the user has no password.
 	PasswordHash string
+	// TokensFrom is until when tokens issued are no longer good, milliseconds since 1970.
+	TokensFrom int64
 	// OneTimeSecret is what hashes of one-time keys are keyed with; empty: there is none.
 	OneTimeSecret string
 }

@@ -36,6 +36,11 @@ type Accounts struct {
 	random  io.Reader
 	metrics *loginMetrics
 	oneTime oneTimeMAC
+
+	issuers Issuers      // nil: no other issuer is believed
+	service LoginService // nil: there is none
+	asking  *slots
+	allowed *passwordCache
 }
 
 // AccountsOptions configure [NewAccounts]. The zero value is a sensible default.
@@ -58,6 +63,15 @@ type AccountsOptions struct {
 	KeyPeriod time.Duration
 	// Issuer is who access tokens say made them; default "parley".
 	Issuer string
+
+	// Issuers are believed besides ourselves; nil: none.
+	Issuers Issuers
+	// LoginService is asked before passwords in the store are looked at; nil: there is none. ServiceParallel is how many
+	// may be asked about at a time, default 32, Queue bounds those that wait as well. ServiceRemember is for how long nobody
+	// is asked again about a password that was found right, default 30 seconds; negative: not at all.
+	LoginService    LoginService
+	ServiceParallel int
+	ServiceRemember time.Duration
 
 	// AdminKey is the SHA-256 of the admin key; nil: there is none.
 	AdminKey *[32]byte
@@ -88,7 +102,9 @@ func NewAccounts(dir Directory, tokens Tokens, reg Registry, o AccountsOptions) 
 	defaultTo(&o.RefreshLife, 30*24*time.Hour)
 	defaultTo(&o.KeyPeriod, 30*24*time.Hour)
 	defaultTo(&o.Issuer, "parley")
-	if o.Parallel < 1 || o.Queue < 0 || o.AccessLife < time.Second || o.RefreshLife < time.Second || o.KeyPeriod < time.Second {
+	defaultTo(&o.ServiceParallel, 32)
+	defaultTo(&o.ServiceRemember, 30*time.Second)
+	if o.Parallel < 1 || o.ServiceParallel < 1 || o.Queue < 0 || o.AccessLife < time.Second || o.RefreshLife < time.Second || o.KeyPeriod < time.Second {
 		return nil, errors.New("gateway: a limit or lifetime of the accounts is out of range")
 	}
 	if o.Now == nil {
@@ -104,6 +120,10 @@ func NewAccounts(dir Directory, tokens Tokens, reg Registry, o AccountsOptions) 
 		o.Changed = func(context.Context, domain.User) {}
 	}
 	cache, err := newPasswordCache(o.Random, o.Remember, o.Now)
+	if err != nil {
+		return nil, err
+	}
+	allowed, err := newPasswordCache(o.Random, o.ServiceRemember, o.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +144,7 @@ func NewAccounts(dir Directory, tokens Tokens, reg Registry, o AccountsOptions) 
 		dir: dir, tokens: tokens, registry: reg,
 		hasher: h, minter: newMinter(o.Issuer, o.Now, o.AccessLife, ring), refresh: o.RefreshLife,
 		admin: o.AdminKey, ended: o.Ended, changed: o.Changed, now: o.Now, random: o.Random, metrics: m,
+		issuers: o.Issuers, service: o.LoginService, asking: newSlots(o.ServiceParallel, o.Queue), allowed: allowed,
 	}, nil
 }
 
@@ -144,10 +165,22 @@ func (a *Accounts) Authenticate(ctx context.Context, h domain.Hello) (p domain.P
 	defer func(began time.Time) { a.metrics.observe(method, a.now().Sub(began), err) }(a.now())
 	if strings.HasPrefix(h.Username, "service/") {
 		method = methodKey
-		p, err = a.service(ctx, h)
+		p, err = a.backend(ctx, h)
 		return p, time.Time{}, err
 	}
-	var u domain.User
+	u, expires, known, err := a.external(ctx, h.Password)
+	if known {
+		method = methodIssuer
+		if err == nil && string(u.Username) != h.Username {
+			err = errWrong()
+		}
+		if err != nil {
+			return domain.Principal{}, time.Time{}, err
+		}
+		p = u.Principal(h.Device)
+		p.External = true
+		return p, expires, nil
+	}
 	if looksLikeToken(h.Password) {
 		var t access
 		u, t, err = a.bearer(ctx, h.Password)
@@ -165,7 +198,8 @@ func (a *Accounts) Authenticate(ctx context.Context, h domain.Hello) (p domain.P
 			return p, t.expires, nil
 		}
 	}
-	if u, err = a.password(ctx, h.Username, h.Password); err != nil {
+	at := domain.Attempt{Username: h.Username, Password: h.Password, Device: h.Device, Address: h.Remote, Protocol: "mqtt"}
+	if u, err = a.password(ctx, at); err != nil {
 		return domain.Principal{}, time.Time{}, err
 	}
 	return u.Principal(h.Device), time.Time{}, nil
@@ -184,11 +218,16 @@ func (a *Accounts) Bearer(ctx context.Context, token string) (domain.Principal, 
 		}
 		return s.Principal(), nil
 	}
-	u, _, err := a.bearer(ctx, token)
+	u, _, known, err := a.external(ctx, token)
+	if !known {
+		u, _, err = a.bearer(ctx, token)
+	}
 	if err != nil {
 		return domain.Principal{}, err
 	}
-	return u.Principal(""), nil
+	p := u.Principal("")
+	p.External = known
+	return p, nil
 }
 
 func (a *Accounts) isAdmin(token string) bool {
@@ -216,8 +255,8 @@ func (a *Accounts) bearer(ctx context.Context, token string) (domain.User, acces
 	return u, t, nil
 }
 
-// service proves a service's login over MQTT.
-func (a *Accounts) service(ctx context.Context, h domain.Hello) (domain.Principal, error) {
+// backend proves a service's login over MQTT.
+func (a *Accounts) backend(ctx context.Context, h domain.Hello) (domain.Principal, error) {
 	name, account, named := domain.ServiceLogin(h.Username)
 	digest, key := secretDigest(h.Password, apiKeyPrefix)
 	if !named || !key {
@@ -236,12 +275,15 @@ func (a *Accounts) service(ctx context.Context, h domain.Hello) (domain.Principa
 }
 
 // password gives the user whose name and password these are.
-func (a *Accounts) password(ctx context.Context, username, password string) (domain.User, error) {
-	c, err := a.credential(ctx, username)
+func (a *Accounts) password(ctx context.Context, at domain.Attempt) (domain.User, error) {
+	if u, settled, err := a.asked(ctx, at); settled {
+		return u, err
+	}
+	c, err := a.credential(ctx, at.Username)
 	if err != nil {
 		return domain.User{}, err
 	}
-	right, err := a.hasher.verify(ctx, c.PasswordHash, password)
+	right, err := a.hasher.verify(ctx, c.PasswordHash, at.Password)
 	if err != nil {
 		return domain.User{}, err
 	}

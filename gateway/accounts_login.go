@@ -14,7 +14,7 @@ import (
 func (a *Accounts) Login(ctx context.Context, username, password string) (login domain.Login, err error) {
 	began := a.now()
 	defer func() { a.metrics.observe(methodPassword, a.now().Sub(began), err) }()
-	u, err := a.password(ctx, username, password)
+	u, err := a.password(ctx, domain.Attempt{Username: username, Password: password, Protocol: "http"})
 	if err != nil {
 		return domain.Login{}, err
 	}
@@ -81,6 +81,12 @@ func (a *Accounts) Refresh(ctx context.Context, refreshToken string) (login doma
 func (a *Accounts) Logout(ctx context.Context, accessToken string) error {
 	if _, key := secretDigest(accessToken, apiKeyPrefix); key || a.isAdmin(accessToken) {
 		return domain.Errorf(domain.AccessDenied, "only users log out")
+	}
+	if _, _, known, err := a.external(ctx, accessToken); known {
+		if err != nil {
+			return err
+		}
+		return domain.Errorf(domain.AccessDenied, "a token of another issuer is ended there; revoke the user's tokens to refuse it here")
 	}
 	u, t, err := a.bearer(ctx, accessToken)
 	if err != nil {

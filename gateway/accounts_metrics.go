@@ -17,6 +17,7 @@ const (
 	methodKey      = "key"
 	methodRefresh  = "refresh"
 	methodOneTime  = "one-time"
+	methodIssuer   = "issuer"
 )
 
 // loginMetrics counts logins. Bearer tokens of HTTP requests are not logins: the requests are counted elsewhere.
@@ -29,7 +30,7 @@ func newLoginMetrics(r prometheus.Registerer, waiting func() float64) (*loginMet
 	m := &loginMetrics{
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "parley_login_results_total",
-			Help: "Logins by method (password, token, key, refresh, one-time) and result (ok, refused, limited, failed).",
+			Help: "Logins by method (password, token, key, refresh, one-time, issuer) and result (ok, refused, limited, failed).",
 		}, []string{"method", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "parley_login_duration_seconds",

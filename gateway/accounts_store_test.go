@@ -77,7 +77,7 @@ func (b *books) Credential(_ context.Context, name domain.Username) (domain.Cred
 		return domain.Credential{}, domain.Errorf(domain.UserNotFound, "no user")
 	}
 	id := b.users[i].ID
-	return domain.Credential{User: b.users[i], PasswordHash: b.hashes[id], OneTimeSecret: b.secrets[id]}, nil
+	return domain.Credential{User: b.users[i], PasswordHash: b.hashes[id], TokensFrom: b.from[id], OneTimeSecret: b.secrets[id]}, nil
 }
 
 func (b *books) TokenUser(_ context.Context, id domain.UserID, f [16]byte, issued int64) (domain.User, bool, error) {

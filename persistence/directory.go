@@ -8,7 +8,7 @@ import (
 )
 
 const selectLogin = `SELECT u.id, u.username, u.display_name, u.custom_data, u.deleted, u.created_at, a.id AS account_id,
-	COALESCE(a.parent_id, a.id) AS root_id, u.password_hash, COALESCE(o.secret, '')
+	COALESCE(a.parent_id, a.id) AS root_id, u.password_hash, u.tokens_from, COALESCE(o.secret, '')
 	FROM users u JOIN applications p ON p.id = u.application_id JOIN accounts a ON a.id = p.account_id
 	LEFT JOIN one_time_secrets o ON o.user_id = u.id WHERE u.username = $1`
 
@@ -19,7 +19,7 @@ func (s *Store) Credential(ctx context.Context, name domain.Username) (domain.Cr
 	err := s.read(func(q runner) error {
 		var r userRow
 		found, err := one(ctx, q, []any{
-			&r.ID, &r.Username, &r.DisplayName, &r.CustomData, &r.Deleted, &r.CreatedAt, &r.AccountID, &r.RootID, &c.PasswordHash, &c.OneTimeSecret,
+			&r.ID, &r.Username, &r.DisplayName, &r.CustomData, &r.Deleted, &r.CreatedAt, &r.AccountID, &r.RootID, &c.PasswordHash, &c.TokensFrom, &c.OneTimeSecret,
 		}, selectLogin, string(name))
 		if err == nil && !found {
 			return domain.Errorf(domain.UserNotFound, "no user %q", name)

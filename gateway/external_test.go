@@ -33,7 +33,9 @@ func (v *vouchers) Verify(_ context.Context, token string) (domain.Vouched, bool
 	return found, true, nil
 }
 
-func (v *vouchers) Governs(name domain.Username) bool { return strings.HasSuffix(string(name), ".acme") }
+func (v *vouchers) Governs(name domain.Username) bool {
+	return strings.HasSuffix(string(name), ".acme")
+}
 
 func (v *vouchers) Ask(ctx context.Context, a domain.Attempt) (domain.Answer, error) {
 	if v.waiting != nil {

@@ -240,14 +240,18 @@ func TestBadKeySetsChangeNothing(t *testing.T) {
 	k := newSigner(t, "k", edDSA)
 	elsewhere := newIDP(t, newSigner(t, "k", edDSA))
 	for what, answer := range map[string]http.HandlerFunc{
-		"redirect":      func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) },
-		"huge":          func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, io.LimitReader(endless{}, maxKeySet+1)) },
-		"no JSON":       func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
-		"no keys":       func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":[]}`) },
-		"nothing":       func(http.ResponseWriter, *http.Request) {},
-		"not found":     func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) },
-		"torn":          func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"too many keys": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":[0`+strings.Repeat(",0", maxKeys)+`]}`) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) },
+		"huge": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.Copy(w, io.LimitReader(endless{}, maxKeySet+1))
+		},
+		"no JSON":   func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
+		"no keys":   func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"keys":[]}`) },
+		"nothing":   func(http.ResponseWriter, *http.Request) {},
+		"not found": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) },
+		"torn":      func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"too many keys": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"keys":[0`+strings.Repeat(",0", maxKeys)+`]}`)
+		},
 	} {
 		i := newIDP(t, k)
 		b := newBorder(t, i, nil).ready(t)

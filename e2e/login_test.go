@@ -119,7 +119,7 @@ func TestWrongNameCostsAPasswordVerification(t *testing.T) {
 	// time, whoever needs one has to wait for those that came before.
 	onBothStores(t, func(t *testing.T, s store) {
 		g := start(t, s.empty(t), func(c *configs.Config) {
-			c.Login.Argon2Memory, c.Login.Argon2Iterations, c.Login.ParallelVerifications = 32<<10, 4, 1
+			c.Login.Argon2Memory, c.Login.Argon2Iterations, c.Login.ParallelVerifications = 32<<10, 16, 1
 		})
 		w := newWorld(t, g)
 		alice := w.user(t, "alice")

@@ -165,7 +165,7 @@ Each change is an editConversation event, whose action says what it was and whos
 	ev = alice.Event(t.channel, "editConversation")
 	t.Check(ev.Action == "leaveConversation", "Alice learns that he has left")
 	ev = bob.Event(t.channel, "editConversation")
-	t.Check(ev.Action == "leaveConversation", "it is the last event that Bob gets")
+	t.Check(ev.Action == "leaveConversation", "it reaches Bob as well; what comes later does not")
 	bob.Notice("conversationRemoved", about(t.channel))
 	var me struct{ User walk.User }
 	bob.Command("getMe", nil, &me)

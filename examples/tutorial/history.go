@@ -29,6 +29,7 @@ from-count or count-to, up to 100 events at a time. (A durable MQTT session gets
 	t.Say("He is back.")
 	bob := t.Connect(walk.Login{Name: "bob", Username: t.name("bob"), Password: "bob's password"})
 	bob.Listen()
+	bob.Seen(t.welcome, 2)
 	t.bob = bob
 	var c result
 	bob.Command("getConversation", walk.M{"uuid": t.chat}, &c)
@@ -50,7 +51,18 @@ from-count or count-to, up to 100 events at a time. (A durable MQTT session gets
 	gone := all.Events[t.removed.Seq-1].Message
 	t.Check(gone.Removed && gone.Text == "" && gone.UUID == t.removed.UUID, "of a removed message nothing is left but its place")
 
-	t.Say("Exactly two of from, to and count; at most 100 events, and the tutorial's lastSeq - 100 to lastSeq, which is 101.")
+	t.Say("Up to 100 events at a time; the tutorial's range, from lastSeq - 100 to lastSeq, is 101 and served as well.")
+	t.Quietly("the backend fills the welcome up to event 102, and Bob fetches events 2 to 102", func() {
+		for seq := int64(3); seq <= 102; seq++ {
+			t.backend.Call("POST", "/v1/conversations/"+t.welcome+"/messages", walk.M{"text": "Day after day"}, nil)
+			t.both(t.welcome, "sendMessage")
+		}
+		bob.Command("retransmitEvents", walk.M{"conversation": t.welcome, "from": 2, "to": 102}, &all)
+	})
+	t.Check(len(all.Events) == 101 && all.From == 2 && all.To == 102, "%d events", len(all.Events))
+	bob.Refused("retransmitEvents", walk.M{"conversation": t.welcome, "from": 1, "to": 102}, "count-out-of-range")
+
+	t.Say("Exactly two of from, to and count.")
 	for _, refused := range []struct {
 		which walk.M
 		code  string

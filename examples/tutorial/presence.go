@@ -29,6 +29,7 @@ Parley that does no harm and is not needed, since presence ends with the last co
 	alice.Command("setStatus", walk.M{"online": true}, nil)
 	n = bob.Notice("setStatus", about("alice", true))
 	t.Check(n.State == "available", "online: true is the state %s", n.State)
+	alice.Command("setStatus", walk.M{"online": true}, nil)
 	alice.Untold("subscribe", "Alice was not told that Bob has subscribed")
 	alice.Command("setStatus", walk.M{"state": "busy"}, nil)
 	n = bob.Notice("setStatus", func(n walk.Notice) bool { return n.State == "busy" })

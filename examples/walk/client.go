@@ -187,7 +187,11 @@ func (c *Client) publish(topic string, payload []byte, replyTo string) Ack {
 	if err != nil {
 		c.stage.fail("%s: PUBLISH to %s: %v", c.Name, topic, err)
 	}
-	c.stage.shown(c.Name, "◀", fmt.Sprintf("PUBACK 0x%02x%s", a.Reason, list(a.Properties)), nil)
+	ack := "PUBACK"
+	if c.version == 5 {
+		ack = fmt.Sprintf("PUBACK 0x%02x%s", a.Reason, list(a.Properties))
+	}
+	c.stage.shown(c.Name, "◀", ack, nil)
 	return a
 }
 
@@ -334,8 +338,9 @@ func (c *Client) Untold(kind, claim string) {
 	c.stage.Check(!told, "%s", claim)
 }
 
-// Leave takes leave with a DISCONNECT.
+// Leave takes leave with a DISCONNECT. Sequenced events that the example did not tell of end it.
 func (c *Client) Leave() {
+	c.nothingLeft()
 	c.stage.shown(c.Name, "▶", "DISCONNECT", nil)
 	c.link.disconnect()
 	c.forget()

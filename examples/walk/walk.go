@@ -110,6 +110,15 @@ func (s *Stage) Section(title, about string) {
 // Say explains what comes next.
 func (s *Stage) Say(text string) { s.print("\n%s\n", text) }
 
+// Quietly does what would only show the reader once more what it has seen. It is checked all the same.
+func (s *Stage) Quietly(what string, do func()) {
+	s.print("  (not shown: %s)\n", what)
+	out := s.out
+	s.out = io.Discard
+	defer func() { s.out = out }()
+	do()
+}
+
 // Check ends the example unless the claim is true, and prints it if it is.
 func (s *Stage) Check(holds bool, claim string, args ...any) {
 	claim = fmt.Sprintf(claim, args...)

@@ -200,7 +200,7 @@ func (a *App) connectivity() error {
 	a.broker, err = broker.New(broker.Options{
 		TCP: cfg.MQTT.TCP, WS: cfg.MQTT.WS, TLS: cfg.MQTT.TLS, TLSConfig: tlsConfig,
 		Limits: broker.Limits{
-			PacketSize: int(cfg.Limits.PacketSize), ConnectTimeout: cfg.Limits.ConnectTimeout,
+			PacketSize: int(cfg.Limits.PacketSize), ConnectTimeout: cfg.Limits.ConnectTimeout, WriteTimeout: cfg.Limits.WriteTimeout,
 			Connections: cfg.Limits.Sessions, PerAddress: cfg.Limits.ConnectionsPerAddress,
 		},
 		Logger: a.logger, Registerer: a.parts.registry,

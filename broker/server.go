@@ -41,8 +41,8 @@ type Limits struct {
 	// ConnectTimeout is how long a socket may take to TLS handshake, WebSocket upgrade and CONNECT together;
 	// default 10 s.
 	ConnectTimeout time.Duration
-	// WriteTimeout is how long a peer may read nothing at all while something is written to it; default 60 s,
-	// which is a long tunnel: what waits for the peer costs nothing, it is in the log.
+	// WriteTimeout is how long a peer may read nothing at all while something is written to it; default 30 s,
+	// which is a tunnel: what waits for the peer costs nothing, it is in the log.
 	WriteTimeout time.Duration
 	// Connections is how many sockets may be open in total, PerAddress how many from one address (IPv6: from one
 	// /64 network); default: any number.
@@ -60,7 +60,7 @@ func (l Limits) withDefaults() Limits {
 		l.ConnectTimeout = 10 * time.Second
 	}
 	if l.WriteTimeout <= 0 {
-		l.WriteTimeout = 60 * time.Second
+		l.WriteTimeout = 30 * time.Second
 	}
 	return l
 }

@@ -92,6 +92,7 @@ type Limits struct {
 	ConnectionsPerAddress int           `koanf:"connectionsPerAddress"` // simultaneous connections from one IP address
 	PacketSize            Size          `koanf:"packetSize"`            // an MQTT packet from a client
 	ConnectTimeout        time.Duration `koanf:"connectTimeout"`        // from accepting a connection to having its CONNECT
+	WriteTimeout          time.Duration `koanf:"writeTimeout"`          // for which a client may take nothing of what is written to it
 	Participants          int           `koanf:"participants"`          // of one conversation
 	MessageSize           Size          `koanf:"messageSize"`           // a whole message as JSON
 	PartSize              Size          `koanf:"partSize"`              // the body of one inline part
@@ -196,6 +197,7 @@ func Default() Config {
 			ConnectionsPerAddress: 10_000,
 			PacketSize:            128 * KiB,
 			ConnectTimeout:        10 * time.Second,
+			WriteTimeout:          30 * time.Second,
 			Participants:          1000,
 			MessageSize:           64 * KiB,
 			PartSize:              32 * KiB,

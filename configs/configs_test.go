@@ -52,6 +52,7 @@ func TestDefaultsAreThoseOfTheProtocolPage(t *testing.T) {
 		"limits.receiveMaximum":   {c.Limits.ReceiveMaximum, 64},
 		"limits.packetSize":       {c.Limits.PacketSize, 128 * configs.KiB},
 		"limits.connectTimeout":   {c.Limits.ConnectTimeout, 10 * time.Second},
+		"limits.writeTimeout":     {c.Limits.WriteTimeout, 30 * time.Second},
 		"login.accessTtl":         {c.Login.AccessTTL, 48 * time.Hour},
 		"login.refreshTtl":        {c.Login.RefreshTTL, 30 * 24 * time.Hour},
 		"presence.grace":          {c.Presence.Grace, time.Minute},

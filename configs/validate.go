@@ -41,6 +41,7 @@ func (c *Config) problems() []Problem {
 	v.number("limits.connectionsPerAddress", l.ConnectionsPerAddress, 0, 1e9)
 	v.size("limits.packetSize", l.PacketSize, 1*KiB, 268_435_455) // The maximum of MQTT.
 	v.duration("limits.connectTimeout", l.ConnectTimeout, 10*time.Millisecond, 10*time.Minute)
+	v.duration("limits.writeTimeout", l.WriteTimeout, 100*time.Millisecond, 10*time.Minute)
 	v.number("limits.participants", l.Participants, 2, 1e6)
 	v.size("limits.messageSize", l.MessageSize, 1*KiB, 64*MiB)
 	v.size("limits.partSize", l.PartSize, 1, 64*MiB)

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/parley-im/parley/configs"
 	"github.com/parley-im/parley/domain"
 	"github.com/parley-im/parley/e2e/chaos"
 	"github.com/parley-im/parley/persistence"
@@ -239,6 +241,53 @@ func TestSlowReadersLoseNothing(t *testing.T) {
 				p.goodbye(t)
 			}
 		}
+	})
+}
+
+func TestReaderThatTakesNothingIsDisconnectedAndKeepsItsPlace(t *testing.T) {
+	// A phone that fell into the sea must not hold a socket for ever; one that was only in a long tunnel goes on where it was.
+	onBothStores(t, func(t *testing.T, s store) {
+		g := start(t, s.empty(t), func(c *configs.Config) { c.Limits.WriteTimeout = time.Second })
+		w := newWorld(t, g)
+		users := w.users(t, "alice", "bob")
+		c := w.conversation(t, users...)
+		proxy, err := chaos.NewProxy(func() string { return w.addrs.MQTT })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(proxy.Close)
+		p := phoneAt(t, proxy.Addr(), users[1], lasting(5, "phone", window(1000)))
+		p.follow(t, 1, allEvents)
+		as := w.as(t, users[0])
+		w.sayVia(t, as, c, 3)
+		p.want(t, c, 2, 4)
+		proxy.Set(chaos.Weather{Stalled: true})
+		const n = 400 // more than the buffers between here and there take
+		sender := w.rawConnect(t, users[0], 5)
+		payload := mustJSON(t, map[string]any{"parts": []any{map[string]any{"mimeType": "text/plain", "body": strings.Repeat("x", 30<<10)}}})
+		for id := uint16(1); id <= n; id++ {
+			sender.write(t, sender.publishPacket(messagesTopic(c), payload, 1, id))
+			if id%40 == 0 {
+				for sender.expect(t, typePuback).id != id {
+				}
+			}
+		}
+		eventually(t, "the phone is given up", func() error {
+			if slow := g.metric(t, "parley_mqtt_slow_disconnects_total"); slow != 1 {
+				return fmt.Errorf("%v disconnects", slow)
+			}
+			if sessions := g.metric(t, "parley_sessions"); sessions != 1 { // the sender's
+				return fmt.Errorf("%v sessions", sessions)
+			}
+			return nil
+		})
+		proxy.Set(chaos.Weather{})
+		p = phoneAt(t, proxy.Addr(), users[1], lasting(5, "phone"))
+		if !p.Present {
+			t.Error("the session is gone")
+		}
+		p.want(t, c, 5, n+4)
+		p.settled(t)
 	})
 }
 

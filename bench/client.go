@@ -31,14 +31,27 @@ type client struct {
 	acked     *atomic.Int64
 	// onAck, if set, gets the time from the due instant of a publish to its acknowledgement.
 	onAck func(time.Duration)
+	// onEvent, if set, gets the payload of every publish received; it is good until onEvent returns.
+	onEvent func(payload []byte)
 	// refill makes every acknowledgement cause the next publish.
 	refill atomic.Bool
 }
 
 var errProtocol = errors.New("bench: unexpected packet")
 
-// dial connects, logs in and subscribes at QoS 1 to the filters.
+// dial connects, logs in with a clean session and subscribes at QoS 1 to the filters.
 func dial(ctx context.Context, addr, clientID, username, password string, filters ...string) (*client, error) {
+	return dialWith(ctx, addr, clientID, username, password, 0x02, filters)
+}
+
+// dialDurable does the same with a session that outlives the connection.
+func dialDurable(ctx context.Context, addr, clientID, username, password string, filters ...string) (*client, error) {
+	return dialWith(ctx, addr, clientID, username, password, 0, filters)
+}
+
+func dialWith(
+	ctx context.Context, addr, clientID, username, password string, flags byte, filters []string,
+) (*client, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
@@ -47,14 +60,13 @@ func dial(ctx context.Context, addr, clientID, username, password string, filter
 		conn: conn, r: bufio.NewReaderSize(conn, 4096), sentAt: make(map[uint16]time.Time),
 		delivered: new(atomic.Int64), acked: new(atomic.Int64),
 	}
-	if err := c.login(clientID, username, password, filters); err != nil {
+	if err := c.login(clientID, username, password, flags, filters); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return c, nil
 }
 
-func (c *client) login(clientID, username, password string, filters []string) error {
-	flags := byte(0x02) // clean session
+func (c *client) login(clientID, username, password string, flags byte, filters []string) error {
 	body := appendString(nil, "MQTT")
 	if username != "" {
 		flags |= 0xc0
@@ -134,11 +146,15 @@ func (c *client) run() error {
 		switch first & 0xf0 {
 		case 0x30:
 			c.delivered.Add(1)
+			n := 2 + int(binary.BigEndian.Uint16(body))
 			if first&0x06 != 0 {
-				n := 2 + int(binary.BigEndian.Uint16(body))
 				c.mu.Lock()
 				c.out = append(c.out, 0x40, 2, body[n], body[n+1])
 				c.mu.Unlock()
+				n += 2
+			}
+			if c.onEvent != nil {
+				c.onEvent(body[n:])
 			}
 		case 0x40:
 			c.acknowledged(binary.BigEndian.Uint16(body))
@@ -198,6 +214,18 @@ func (c *client) read() (first byte, body []byte, err error) {
 }
 
 func (c *client) close() error { return c.conn.Close() }
+
+// leave takes leave as MQTT wants it, and waits until the gateway has hung up.
+func (c *client) leave() error {
+	if _, err := c.conn.Write([]byte{0xe0, 0}); err != nil {
+		return err
+	}
+	_, _, err := c.read()
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return errors.Join(err, c.conn.Close())
+}
 
 func packet(first byte, body []byte) []byte {
 	return append(appendLength([]byte{first}, len(body)), body...)

@@ -25,8 +25,10 @@ type server struct {
 	cmd  *exec.Cmd
 	mqtt string
 	http string
-	key  string
-	log  *os.File
+	// metrics is where the gateway's are.
+	metrics string
+	key     string
+	log     *os.File
 }
 
 // startGateway starts this very binary as `parley serve` on free ports.
@@ -36,10 +38,10 @@ func startGateway(ctx context.Context, dir, storeURL string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.mqtt, s.http = addrs[0], addrs[1]
+	s.mqtt, s.http, s.metrics = addrs[0], addrs[1], addrs[2]
 	env := append(os.Environ(),
 		"PARLEY_STORE_URL="+storeURL, "PARLEY_MQTT_TCP="+s.mqtt, "PARLEY_HTTP_ADDRESS="+s.http,
-		"PARLEY_METRICS_ADDRESS="+addrs[2], "PARLEY_MQTT_WS="+addrs[3], "PARLEY_ADMIN_KEY="+s.key,
+		"PARLEY_METRICS_ADDRESS="+s.metrics, "PARLEY_MQTT_WS="+addrs[3], "PARLEY_ADMIN_KEY="+s.key,
 		"PARLEY_LOG_LEVEL=warn",
 	)
 	if err := s.start(ctx, dir, env, "serve"); err != nil {
@@ -151,6 +153,39 @@ func (s *server) cpu() time.Duration {
 	user, _ := strconv.ParseInt(f[11], 10, 64)
 	system, _ := strconv.ParseInt(f[12], 10, 64)
 	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100 on every Linux
+}
+
+// metric gives the sum of a metric over its labels.
+func (s *server) metric(ctx context.Context, name string) (sum float64, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.metrics+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, err
+	}
+	found := false
+	for line := range strings.Lines(string(text)) {
+		rest, ok := strings.CutPrefix(line, name)
+		if !ok || rest[0] != ' ' && rest[0] != '{' {
+			continue
+		}
+		v, err := strconv.ParseFloat(strings.TrimSpace(rest[strings.LastIndexByte(rest, ' '):]), 64)
+		if err != nil {
+			return 0, err
+		}
+		sum, found = sum+v, true
+	}
+	if !found {
+		return 0, fmt.Errorf("no metric %s", name)
+	}
+	return sum, nil
 }
 
 func freeAddresses(ctx context.Context, n int) ([]string, error) {
@@ -265,6 +300,6 @@ func (s *server) populate(ctx context.Context, users int, members [][]int) (*pop
 }
 
 // connect logs in a user's device and subscribes it to everything of its conversations.
-func (s *server) connect(ctx context.Context, p *population, user int) (*client, error) {
+func (s *server) connect(ctx context.Context, dial dialer, p *population, user int) (*client, error) {
 	return dial(ctx, s.mqtt, "bench-"+strconv.Itoa(user), p.names[user], p.tokens[user], "conversations/+/events")
 }

@@ -18,7 +18,7 @@ type Options struct {
 	// StoreURL is the store of the gateways under test; every scenario gets tables of its own only if it is empty,
 	// which starts a private Postgres (or, where there is none, uses SQLite files).
 	StoreURL string
-	// Scenarios limits the run to these: store, send, group, latency, idle. Empty: all.
+	// Scenarios limits the run to these: send, group, latency, cursors, catchup, idle. Empty: all.
 	Scenarios []string
 	// Duration is how long each load runs after its warm-up.
 	Duration time.Duration
@@ -52,6 +52,8 @@ func Run(ctx context.Context, o Options, st *Store) (*Report, error) {
 		{"send", func() error { return send(ctx, o, st, r, direct) }},
 		{"group", func() error { return group(ctx, o, st, r) }},
 		{"latency", func() error { return latency(ctx, o, st, r, single) }},
+		{"cursors", func() error { return cursors(ctx, o, st, r) }},
+		{"catchup", func() error { return catchup(ctx, o, st, r) }},
 		{"idle", func() error { return idle(ctx, o, st, r) }},
 	} {
 		if !wants(s.name) {
@@ -227,13 +229,23 @@ func group(ctx context.Context, o Options, st *Store, r *Report) error {
 	return nil
 }
 
+// dialer is dial or dialDurable.
+type dialer func(ctx context.Context, addr, clientID, username, password string, filters ...string) (*client, error)
+
 func (s *server) groupClients(ctx context.Context) (clients, senders []*client, err error) {
 	p, err := s.populate(ctx, groups*groupSize, groupMembers())
 	if err != nil {
 		return nil, nil, err
 	}
+	return s.connectGroups(ctx, dial, p)
+}
+
+// connectGroups connects and subscribes everybody.
+func (s *server) connectGroups(
+	ctx context.Context, dial dialer, p *population,
+) (clients, senders []*client, err error) {
 	for u := range groups * groupSize {
-		c, err := s.connect(ctx, p, u)
+		c, err := s.connect(ctx, dial, p, u)
 		if err != nil {
 			closeAll(clients)
 			return nil, nil, err
@@ -375,7 +387,7 @@ func idle(ctx context.Context, o Options, st *Store, r *Report) error {
 	var clients []*client
 	defer func() { closeAll(clients) }()
 	for u := range n {
-		c, err := s.connect(ctx, p, u)
+		c, err := s.connect(ctx, dial, p, u)
 		if err != nil {
 			return err
 		}

@@ -95,7 +95,7 @@ func (s *Session) collect(b *flush) {
 		if p.position <= p.saved {
 			continue
 		}
-		if s.stored.ID != 0 && !s.superseded {
+		if s.stored.ID != 0 {
 			b.positions = append(b.positions, domain.Position{Session: s.stored.ID, Conversation: id, Seq: p.position})
 		}
 		b.marks = append(b.marks, domain.Mark{Conversation: id, User: s.principal.User, Seq: p.position, Time: now})
@@ -267,7 +267,11 @@ func (g *Gateway) goOn(ctx context.Context, s *Session, displaced []*Session) (p
 		if err := old.awaitBegun(ctx); err != nil {
 			return false, err
 		}
-		if err := g.supersede(ctx, old); err != nil {
+		// What it acknowledges from now on may be written too late for the newer one, which then sends it again. Positions
+		// only rise, so that it does no harm later.
+		var last flush
+		old.collect(&last)
+		if err := g.save(ctx, &last); err != nil {
 			return false, err
 		}
 	}
@@ -312,8 +316,8 @@ func (s *Session) awaitBegun(ctx context.Context) error {
 	}
 }
 
-// resume gives the session what the store keeps of its device, or begins to keep it. The device's earlier connection
-// has been superseded by then, and what it had acknowledged is in the store.
+// resume gives the session what the store keeps of its device, or begins to keep it. What the device's earlier connection
+// had acknowledged is in the store by then.
 func (g *Gateway) resume(ctx context.Context, s *Session) (present bool, err error) {
 	s.opened = g.opening()
 	stored, err := g.sessions.OpenSession(ctx, domain.SessionOpening{
@@ -525,24 +529,6 @@ func (g *Gateway) writeOff(ctx context.Context, s *Session, ended int64) error {
 	err := g.save(ctx, &last)
 	if err == nil && id != 0 {
 		err = g.sessions.CloseSession(ctx, id, g.node, since, ended, keep)
-	}
-	return err
-}
-
-// supersede ends what the session does at the store: a newer connection of its device goes on from what it acknowledged
-// until now.
-func (g *Gateway) supersede(ctx context.Context, old *Session) error {
-	var last flush
-	old.collect(&last)
-	old.mu.Lock()
-	old.superseded = true
-	old.mu.Unlock()
-	err := g.save(ctx, &last)
-	if err != nil {
-		// The newer connection is refused. What the older one acknowledged is still to be written, at its end.
-		old.mu.Lock()
-		old.superseded = false
-		old.mu.Unlock()
 	}
 	return err
 }

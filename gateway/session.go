@@ -51,12 +51,11 @@ type Session struct {
 	progress map[domain.ConversationID]*progress
 	unsaved  bool
 	// stored is what the store keeps of the session, opened when the connection began, keep for how long the session
-	// outlives it. resuming: what is due is not known yet. superseded: a newer connection of the device has taken over.
-	stored     domain.StoredSession
-	opened     int64
-	keep       uint32
-	resuming   bool
-	superseded bool
+	// outlives it. resuming: what is due is not known yet.
+	stored   domain.StoredSession
+	opened   int64
+	keep     uint32
+	resuming bool
 	// beginning is closed when the session has gone on from where its device's earlier connection had come to; nil then.
 	beginning chan struct{}
 	// farewell ends the session once last has been sent.

@@ -117,7 +117,7 @@ func (migrateStatus) Run(e *environment) error {
 }
 
 type benchCommand struct {
-	Scenarios  []string      `arg:"" optional:"" help:"What to measure: send, group, latency, idle. Default: all."`
+	Scenarios  []string      `arg:"" optional:"" help:"What to measure: send, group, latency, cursors, catchup, idle. Default: all."`
 	Store      string        `help:"Store to measure: postgres (a private server is started) or sqlite." enum:"postgres,sqlite" default:"postgres"`
 	Duration   time.Duration `help:"How long each load runs after its warm-up." default:"10s"`
 	Idle       int           `help:"Sessions of the idle scenario." default:"5000"`
@@ -131,7 +131,7 @@ func (c *benchCommand) Run(e *environment) error {
 		return bench.BareBroker(e.ctx, c.BareBroker)
 	}
 	for _, s := range c.Scenarios {
-		if known := []string{"send", "group", "latency", "idle"}; !slices.Contains(known, s) {
+		if known := []string{"send", "group", "latency", "cursors", "catchup", "idle"}; !slices.Contains(known, s) {
 			return usageError{fmt.Errorf("no scenario %q; there are %v", s, known)}
 		}
 	}

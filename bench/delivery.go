@@ -310,12 +310,11 @@ func (s *server) startTalk(ctx context.Context, p *population) (*talk, error) {
 
 // note takes the time from when a publish was due to its delivery.
 func (t *talk) note(payload []byte) {
-	at := bytes.Index(payload, []byte(stamp))
-	if at < 0 {
+	_, digits, found := bytes.Cut(payload, []byte(stamp))
+	if !found {
 		return
 	}
-	digits := payload[at+len(stamp):]
-	digits = digits[:bytes.IndexByte(digits, ' ')]
+	digits, _, _ = bytes.Cut(digits, []byte(" "))
 	n, err := strconv.ParseInt(string(digits), 10, 64)
 	if err != nil {
 		return

@@ -346,7 +346,7 @@ func (g *Gateway) resume(ctx context.Context, s *Session) (present bool, err err
 	}
 	if stored.Present {
 		// Events wait until it is known what is due before them.
-		s.resuming = true
+		s.resuming, s.returning = true, true
 		g.background.Go(func() { g.backlog(s) })
 		if len(statuses) > 0 {
 			g.background.Go(func() { g.refollow(s, statuses) })

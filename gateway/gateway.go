@@ -104,6 +104,10 @@ type Gateway struct {
 	maxDirect, maxDirectBytes     int
 	commitTimeout, commitDeadline time.Duration
 
+	// lagging and returning bound the reads of sessions that are behind: of those that have fallen behind a little, and of
+	// those that come back with much to read, for which the others must not wait.
+	lagging, returning lane
+
 	rounds   atomic.Uint64
 	reads    atomic.Int64 // commands being answered from the store
 	headless atomic.Int64 // commands waiting for the head of their conversation
@@ -138,7 +142,7 @@ func New(o Options) (*Gateway, error) {
 		maxSubscriptions: either(o.MaxSubscriptions, 1000), maxSessions: o.MaxSessions,
 		maxDirect: maxDirectQueue, maxDirectBytes: either(o.MaxDirectBytes, 1<<20),
 		commitTimeout: either(o.CommitTimeout, 5*time.Second), commitDeadline: either(o.CommitDeadline, 5*time.Second),
-		running: ctx, cancel: cancel,
+		running: ctx, cancel: cancel, lagging: newLane(), returning: newLane(),
 	}
 	if g.limits == (domain.Limits{}) {
 		g.limits = domain.DefaultLimits()

@@ -92,12 +92,6 @@ func (l *ledger) position(user domain.UserID, device string, c domain.Conversati
 	return 0
 }
 
-func (l *ledger) mark(user domain.UserID, c domain.ConversationID) domain.Seq {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.marks[place{user, c}]
-}
-
 // row gives a session. The caller holds mu.
 func (l *ledger) row(id domain.SessionID) *kept {
 	i := slices.IndexFunc(l.rows, func(k *kept) bool { return k.id == id })

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -51,11 +52,12 @@ type Session struct {
 	progress map[domain.ConversationID]*progress
 	unsaved  bool
 	// stored is what the store keeps of the session, opened when the connection began, keep for how long the session
-	// outlives it. resuming: what is due is not known yet.
-	stored   domain.StoredSession
-	opened   int64
-	keep     uint32
-	resuming bool
+	// outlives it. resuming: what is due is not known yet. returning: it has not caught up yet with what it missed.
+	stored    domain.StoredSession
+	opened    int64
+	keep      uint32
+	resuming  bool
+	returning bool
 	// beginning is closed when the session has gone on from where its device's earlier connection had come to; nil then.
 	beginning chan struct{}
 	// farewell ends the session once last has been sent.
@@ -287,6 +289,7 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 	}
 	if len(s.behind) == 0 {
 		s.behind = nil
+		s.returning = s.resuming
 	}
 	n = 0
 	for ; n < len(s.signals) && len(dst) < cap(dst); n++ {
@@ -351,9 +354,12 @@ func (s *Session) read(ctx context.Context, c *cursor) error {
 	upto := min(sp.last, sp.next+pageEvents-1)
 	c.outdated = false
 	s.g.readers.add(id, s)
+	lane := s.g.lagging
+	if s.returning {
+		lane = s.g.returning
+	}
 	s.mu.Unlock()
-	s.g.metrics.catchupReads.Inc()
-	events, err := s.g.page(ctx, id, sp.next-1, upto)
+	page, err := s.fetch(ctx, lane, id, sp.next-1, upto)
 	s.mu.Lock()
 	if err != nil {
 		return err
@@ -361,16 +367,52 @@ func (s *Session) read(ctx context.Context, c *cursor) error {
 	if s.at[id] != c || c.outdated || c.spans[0] != sp && c.spans[0].next != sp.next {
 		return nil // unsubscribed, and perhaps subscribed again, meanwhile; or what was read is no longer so
 	}
-	if len(events) == 0 {
+	if len(page) == 0 {
 		s.passed(c, upto) // withheld or gone; there is nothing to wait for
 		return nil
 	}
-	c.page = make([]*entry, len(events))
-	for i, ev := range events {
-		c.page[i] = &entry{event: ev}
-	}
+	c.page = page
 	return nil
 }
+
+// fetch reads events from the store and makes them ready to be sent, when it is its turn in the lane.
+func (s *Session) fetch(
+	ctx context.Context, lane lane, id domain.ConversationID, after, upto domain.Seq,
+) ([]*entry, error) {
+	if err := lane.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer lane.leave()
+	s.g.metrics.catchupReads.Inc()
+	events, err := s.g.page(ctx, id, after, upto)
+	if err != nil {
+		return nil, err
+	}
+	page := make([]*entry, len(events))
+	for i, ev := range events {
+		page[i] = &entry{event: ev}
+		page[i].publication(s.principal.User)
+	}
+	return page, nil
+}
+
+// lane bounds how many sessions read the store at a time: hundreds at once would leave no processor to those who are up to
+// date.
+type lane chan struct{}
+
+func newLane() lane { return make(lane, max(1, runtime.GOMAXPROCS(0)/2)) }
+
+// enter waits for a place.
+func (l lane) enter(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return domain.Because(domain.Unavailable, ctx.Err(), "the connection is ending")
+	}
+}
+
+func (l lane) leave() { <-l }
 
 // passed moves c beyond seq. When nothing more is due there the session forgets it; else the next conversation has
 // its turn, but not before what was read for this one is used up: a session holds one page, however many conversations

@@ -362,8 +362,8 @@ func (g *Gateway) backlog(s *Session) {
 		var page []domain.Stretch
 		var err error
 		g.insist(func(ctx context.Context) error {
-			if err = nil; !s.isGone() {
-				page, err = g.sessions.Behind(ctx, s.stored.ID, after, backlogPage)
+			if page, err = nil, nil; !s.isGone() {
+				page, err = g.behind(ctx, s, after)
 			}
 			return err
 		})
@@ -386,6 +386,16 @@ func (g *Gateway) backlog(s *Session) {
 	s.resuming = false
 	s.mu.Unlock()
 	s.sink.Wake()
+}
+
+// behind reads a page of what a session missed, when it is its turn.
+func (g *Gateway) behind(ctx context.Context, s *Session, after domain.ConversationID) ([]domain.Stretch, error) {
+	leave, err := g.arriving.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return g.sessions.Behind(ctx, s.stored.ID, after, backlogPage)
 }
 
 func (s *Session) isGone() bool {

@@ -105,8 +105,9 @@ type Gateway struct {
 	commitTimeout, commitDeadline time.Duration
 
 	// lagging and returning bound the reads of sessions that are behind: of those that have fallen behind a little, and of
-	// those that come back with much to read, for which the others must not wait.
-	lagging, returning lane
+	// those that come back with much to read, for which the others must not wait. arriving bounds how many of these ask the
+	// store what they missed.
+	lagging, returning, arriving *lane
 
 	rounds   atomic.Uint64
 	reads    atomic.Int64 // commands being answered from the store
@@ -142,7 +143,7 @@ func New(o Options) (*Gateway, error) {
 		maxSubscriptions: either(o.MaxSubscriptions, 1000), maxSessions: o.MaxSessions,
 		maxDirect: maxDirectQueue, maxDirectBytes: either(o.MaxDirectBytes, 1<<20),
 		commitTimeout: either(o.CommitTimeout, 5*time.Second), commitDeadline: either(o.CommitDeadline, 5*time.Second),
-		running: ctx, cancel: cancel, lagging: newLane(), returning: newLane(),
+		running: ctx, cancel: cancel, lagging: newLane(), returning: newLane(), arriving: newShortLane(),
 	}
 	if g.limits == (domain.Limits{}) {
 		g.limits = domain.DefaultLimits()

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -204,13 +203,14 @@ func (s *Session) pushed(pub *domain.Publication) {
 	s.sink.Wake()
 }
 
-// Next appends deliveries to dst, as many as its capacity has room for, of which at most window have QoS 1. It gives
-// replies and notices first, then the events that are due: in order within a conversation, the conversations taking
+// Next appends deliveries to dst, at most as many as its capacity has room for, of which at most window have QoS 1. It
+// gives replies and notices first, then the events that are due: in order within a conversation, the conversations taking
 // turns; then signals. When it appends nothing there is nothing to send that the window allows; the next Wake says when that has
 // changed, or the caller comes back when the window has opened.
 //
-// It may read the store. An error means that the store could not be read now: nothing is lost, and the caller may try
-// again later. What was at hand comes together with the error, and is to be sent as ever.
+// When nothing is at hand it reads the store, where it may have to wait for its turn. An error means that the store could not
+// be read now: nothing is lost, and the caller may try again later. Whatever comes together with an error is to be sent as
+// ever.
 func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) ([]domain.Delivery, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -261,6 +261,9 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 		}
 		entries := c.ready(room)
 		if len(entries) == 0 {
+			if len(dst) > 0 {
+				break // what is at hand need not wait for the store
+			}
 			if err := s.read(ctx, c); err != nil {
 				s.yield(c) // what is due elsewhere may be at hand
 				return dst, err
@@ -377,12 +380,13 @@ func (s *Session) read(ctx context.Context, c *cursor) error {
 
 // fetch reads events from the store and makes them ready to be sent, when it is its turn in the lane.
 func (s *Session) fetch(
-	ctx context.Context, lane lane, id domain.ConversationID, after, upto domain.Seq,
+	ctx context.Context, lane *lane, id domain.ConversationID, after, upto domain.Seq,
 ) ([]*entry, error) {
-	if err := lane.enter(ctx); err != nil {
+	leave, err := lane.enter(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer lane.leave()
+	defer leave()
 	s.g.metrics.catchupReads.Inc()
 	events, err := s.g.page(ctx, id, after, upto)
 	if err != nil {
@@ -395,24 +399,6 @@ func (s *Session) fetch(
 	}
 	return page, nil
 }
-
-// lane bounds how many sessions read the store at a time: hundreds at once would leave no processor to those who are up to
-// date.
-type lane chan struct{}
-
-func newLane() lane { return make(lane, max(1, runtime.GOMAXPROCS(0)/2)) }
-
-// enter waits for a place.
-func (l lane) enter(ctx context.Context) error {
-	select {
-	case l <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return domain.Because(domain.Unavailable, ctx.Err(), "the connection is ending")
-	}
-}
-
-func (l lane) leave() { <-l }
 
 // passed moves c beyond seq. When nothing more is due there the session forgets it; else the next conversation has
 // its turn, but not before what was read for this one is used up: a session holds one page, however many conversations

@@ -123,12 +123,16 @@ type benchCommand struct {
 	Idle       int           `help:"Sessions of the idle scenario." default:"5000"`
 	JSON       string        `help:"Also write the figures to this file." placeholder:"FILE"`
 	BareBroker string        `help:"Serve the broker library alone at this address; the comparison of the group scenario." hidden:""`
+	Crowd      string        `help:"Be the devices of the catchup scenario that this file names." hidden:""`
 }
 
 // Run measures.
 func (c *benchCommand) Run(e *environment) error {
 	if c.BareBroker != "" {
 		return bench.BareBroker(e.ctx, c.BareBroker)
+	}
+	if c.Crowd != "" {
+		return bench.Crowd(e.ctx, c.Crowd, e.out)
 	}
 	for _, s := range c.Scenarios {
 		if known := []string{"send", "group", "latency", "cursors", "catchup", "idle"}; !slices.Contains(known, s) {

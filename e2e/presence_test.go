@@ -99,14 +99,6 @@ func (d *device) ask(tb testing.TB, name string, params map[string]any) int {
 	return r.Error.Number
 }
 
-// online connects a device that hears replies and its inbox.
-func (w *world) online(tb testing.TB, u user, version byte, options ...dialOption) *device {
-	tb.Helper()
-	d := w.connect(tb, u, version, options...)
-	d.subscribe(tb, 1, u.replies(), u.inbox())
-	return d
-}
-
 func TestPresenceIsSeenAtOnceAndFollowed(t *testing.T) {
 	// Whoever opens a chat sees whether the other is there, and sees the other come and go.
 	byVersion(t, func(t *testing.T, w *world, version byte) {

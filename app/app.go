@@ -165,7 +165,7 @@ func build(
 		MessageRate: float64(cfg.Limits.MessagesPerSecond), CommandRate: float64(cfg.Limits.CommandsPerSecond),
 		TransientRate: float64(cfg.Limits.TransientPerSecond),
 		MaxSessions:   cfg.Limits.Sessions, MaxUserSessions: cfg.Limits.SessionsPerUser,
-		MaxSubscriptions: cfg.Limits.Subscriptions, MaxDirectBytes: int(cfg.Limits.Waiting),
+		MaxSubscriptions: cfg.Limits.Subscriptions, MaxMarked: cfg.Limits.DeliveredSignals, MaxDirectBytes: int(cfg.Limits.Waiting),
 		MaxWaitingBytes: int64(cfg.Limits.WaitingTotal), MaxQueue: queuePerShard(cfg, len(logs)), Logger: o.Logger, Registerer: registry,
 	})
 	if err != nil {

@@ -102,6 +102,7 @@ type Limits struct {
 	Sessions              int           `koanf:"sessions"`              // connected at the same time
 	SessionsPerUser       int           `koanf:"sessionsPerUser"`       // connected at the same time, of one user
 	Subscriptions         int           `koanf:"subscriptions"`         // of one session
+	DeliveredSignals      int           `koanf:"deliveredSignals"`      // participants up to which a conversation has delivered signals
 	Watched               int           `koanf:"watched"`               // users that one user has subscribed to (command subscribe)
 	Waiting               Size          `koanf:"waiting"`               // replies and notices that wait for one session
 	WaitingTotal          Size          `koanf:"waitingTotal"`          // the same for all sessions together
@@ -207,6 +208,7 @@ func Default() Config {
 			Sessions:              100_000,
 			SessionsPerUser:       100,
 			Subscriptions:         1000,
+			DeliveredSignals:      100,
 			Watched:               1000,
 			Waiting:               1 * MiB,
 			WaitingTotal:          256 * MiB,

@@ -53,6 +53,7 @@ func TestDefaultsAreThoseOfTheProtocolPage(t *testing.T) {
 		"limits.packetSize":       {c.Limits.PacketSize, 128 * configs.KiB},
 		"limits.connectTimeout":   {c.Limits.ConnectTimeout, 10 * time.Second},
 		"limits.writeTimeout":     {c.Limits.WriteTimeout, 30 * time.Second},
+		"limits.deliveredSignals": {c.Limits.DeliveredSignals, 100},
 		"login.accessTtl":         {c.Login.AccessTTL, 48 * time.Hour},
 		"login.refreshTtl":        {c.Login.RefreshTTL, 30 * 24 * time.Hour},
 		"presence.grace":          {c.Presence.Grace, time.Minute},

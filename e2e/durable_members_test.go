@@ -106,6 +106,36 @@ func TestMembershipChangesWhileAwayDecideWhatIsDue(t *testing.T) {
 	})
 }
 
+func TestRemovedConversationEndsWithTheEventThatSaysSo(t *testing.T) {
+	// Who was away when a conversation was removed must learn what was said before and that it is over; and then nothing.
+	byVersion(t, func(t *testing.T, w *world, version byte) {
+		users := w.users(t, "alice", "bob")
+		c, kept := w.conversation(t, users...), w.conversation(t, users...)
+		as := w.as(t, users[0])
+		here, away := w.phone(t, users[1], lasting(version, "here")), w.phone(t, users[1], lasting(version, "away"))
+		here.follow(t, 1, allEvents)
+		away.follow(t, 1, allEvents)
+		away.goodbye(t)
+		w.sayVia(t, as, c, 2) // 2, 3
+		w.service.ok(t, "DELETE", "/v1/conversations/"+c, nil)
+		as.refused(t, "POST", "/v1/conversations/"+c+"/messages", text("too late"))
+		w.sayVia(t, as, kept, 1)
+		here.want(t, c, 2, 4)
+		here.want(t, kept, 2, 2)
+		here.settled(t)
+		away = w.phone(t, users[1], lasting(otherVersion(version), "away"))
+		got := away.take(t, 4)
+		same(t, "removed", got[c], []int64{2, 3, 4})
+		same(t, "kept", got[kept], []int64{2})
+		away.settled(t)
+		away.goodbye(t)
+		away = w.phone(t, users[1], lasting(version, "away"))
+		away.settled(t)
+		w.sayVia(t, as, kept, 1)
+		away.want(t, kept, 3, 3)
+	})
+}
+
 func TestLosingTheRightToReadEndsDelivery(t *testing.T) {
 	// Taking somebody's right to read away is done for a reason, and must work on what has not been delivered yet.
 	byVersion(t, func(t *testing.T, w *world, version byte) {

@@ -88,6 +88,35 @@ func TestSessionsPerUserAreLimited(t *testing.T) {
 	})
 }
 
+func TestDeliveredSignalsAreForConversationsThatAreNotTooLarge(t *testing.T) {
+	// With n participants who receive, a message costs n signals to n participants: beyond a size nobody reads them.
+	onBothStores(t, func(t *testing.T, s store) {
+		g := start(t, s.empty(t), func(c *configs.Config) { c.Limits.DeliveredSignals = 2 })
+		w := newWorld(t, g)
+		users := w.users(t, "alice", "bob", "carol")
+		small, large := w.conversation(t, users[0], users[1]), w.conversation(t, users...)
+		sender := w.phone(t, users[0], chaos.Login{Version: 5, Device: "desk", Clean: true})
+		sender.follow(t, 0, "conversations/+/signals")
+		p := w.phone(t, users[1], lasting(5, "phone"))
+		p.follow(t, 1, allEvents)
+		as := w.as(t, users[0])
+		// The large one first: its marks are written with those of the small one, or before.
+		w.sayVia(t, as, large, 1)
+		p.want(t, large, 2, 2)
+		w.sayVia(t, as, small, 1)
+		p.want(t, small, 2, 2)
+		var d struct {
+			Type, Conversation string
+			Seq                int64
+		}
+		mustDecode(t, sender.read(t).Payload, &d)
+		if d.Type != "delivered" || d.Conversation != small || d.Seq != 2 {
+			t.Errorf("the first signal is %+v", d)
+		}
+		sender.settled(t)
+	})
+}
+
 func TestDeliveredSignalsAreCoalescedAndOnlyRise(t *testing.T) {
 	// A sender wants to see that a message has arrived, and not to be sent as much as it has sent. A second device that is
 	// behind must not make it look as if the messages were not delivered after all.

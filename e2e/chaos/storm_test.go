@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -237,6 +238,31 @@ func eventOf(payload []byte) (chaos.Event, error) {
 	return w.event(), nil
 }
 
+// everything gives all conversations that there are: when a gateway is killed, the answer to a creation may be lost like any
+// other.
+func (s *storm) everything() []string {
+	var list []string
+	for cursor := ""; ; {
+		var page struct {
+			Conversations []struct{ UUID string }
+			NextCursor    string
+		}
+		s.must(s.service, "GET", "/v1/conversations?limit=100&cursor="+cursor, nil, &page)
+		for _, c := range page.Conversations {
+			list = append(list, c.UUID)
+		}
+		if cursor = page.NextCursor; cursor == "" {
+			break
+		}
+	}
+	for _, c := range s.conversations {
+		if !slices.Contains(list, c) {
+			s.t.Errorf("conversation %s was created and is not there", c)
+		}
+	}
+	return list
+}
+
 // read gives the log of a conversation.
 func (s *storm) read(conversation string) []chaos.Event {
 	var head struct{ Conversation struct{ LastSeq int64 } }
@@ -384,7 +410,7 @@ func (s *storm) members(ctx context.Context) {
 			_ = s.call(ctx, s.service, "POST", path, body, nil)
 		case 7:
 			if r.IntN(3) == 0 {
-				_ = s.create(ctx, r)
+				_ = s.create(context.WithoutCancel(ctx), r)
 			}
 		}
 	}
@@ -580,6 +606,7 @@ func (s *storm) rage(length time.Duration) {
 	defer stop.Stop()
 	writers.Wait()
 	s.note("the storm is over")
+	s.conversations = s.everything()
 	h := &chaos.History{Logs: make(map[string][]chaos.Event), Publishes: s.publishes, Shaky: s.shaky}
 	for _, c := range s.conversations {
 		h.Logs[c] = s.read(c)

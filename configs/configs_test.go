@@ -125,6 +125,49 @@ store.url: sqlite://other.db
 	}
 }
 
+// issuer is a file with an issuer in which one thing is different.
+func issuer(change string) string {
+	name, _, _ := strings.Cut(change, ":")
+	file := "identity:\n  issuers:\n    - issuer: https://login.example.com/"
+	for _, line := range []string{"jwks: https://login.example.com/keys", "audience: [parley]", "username: '%s@chat.acme'"} {
+		if !strings.HasPrefix(line, name+":") {
+			file += "\n      " + line
+		}
+	}
+	return file + "\n      " + change
+}
+
+func TestIssuersAndHookAreRead(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("geheim\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := parse(t, issuer("skew: 30s")+"\n      create: true\nloginHook: {url: 'http://127.0.0.1:7000/x', accounts: [acme], create: true}",
+		"PARLEY_LOGINHOOK_TOKEN_FILE="+secret, "PARLEY_LOGINHOOK_REMEMBER=0s")
+	want := configs.Default()
+	want.Identity.Issuers = []configs.Issuer{{
+		Issuer: "https://login.example.com/", JWKS: "https://login.example.com/keys", Audience: []string{"parley"},
+		Username: "%s@chat.acme", Skew: 30 * time.Second, Create: true,
+	}}
+	want.Hook.URL, want.Hook.Token, want.Hook.Accounts = "http://127.0.0.1:7000/x", "geheim", []string{"acme"}
+	want.Hook.Create, want.Hook.Remember = true, 0
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Error(diff)
+	}
+	if shown := c.Show(); strings.Contains(shown, "geheim") {
+		t.Errorf("the token is shown:\n%s", shown)
+	}
+	want.Hook.Token = "" // masked
+	again, err := configs.Parse("shown", []byte(c.Show()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Hook.Token = ""
+	if diff := cmp.Diff(want, again); diff != "" {
+		t.Errorf("what is shown reads differently:\n%s", diff)
+	}
+}
+
 func TestEachMistakeIsNamed(t *testing.T) {
 	// Whoever starts a gateway with a typo has to learn of it then, and where; not from a limit that does not hold.
 	for name, tc := range map[string]struct {
@@ -136,6 +179,29 @@ func TestEachMistakeIsNamed(t *testing.T) {
 		"origin of a kind":  {env: []string{"PARLEY_HTTP_ORIGINS=https://a.example, chat.example"}, want: []string{"http.origins", "chat.example"}},
 		"origins of nobody": {file: "http: {origins: {a: b}}", want: []string{"http.origins"}},
 		"origin no text":    {file: "http: {origins: [3]}", want: []string{"http.origins", "a list of texts"}},
+		"issuer of our name": {
+			file: strings.Replace(issuer("claim: sub"), "https://login.example.com/\n", "parley\n", 1), want: []string{"issuer 1", `"parley"`},
+		},
+		"issuers of nobody":  {file: "identity: {issuers: 3}", want: []string{"identity.issuers", "a list of issuers"}},
+		"issuer's keys":      {file: issuer("jwks: http://login.example.com/keys"), want: []string{"jwks", "https", "identity.plainHttp"}},
+		"issuer's password":  {file: issuer("jwks: https://user:geheim@login.example.com/keys"), want: []string{"jwks", "without user"}},
+		"issuer's audience":  {file: issuer("audience: []"), want: []string{"audience", "not empty"}},
+		"issuer's username":  {file: issuer("username: alice@chat.acme"), want: []string{"username", "%s"}},
+		"issuer's two names": {file: issuer("username: '%s@%s.acme'"), want: []string{"username", "%s"}},
+		"issuer's anybody":   {file: issuer("username: '%s'"), want: []string{"accounts to be set"}},
+		"issuer's any app":   {file: issuer("username: 'bot@%s'"), want: []string{"accounts to be set"}},
+		"issuer's algorithm": {file: issuer("algorithms: [HS256]"), want: []string{"algorithms", "HS256"}},
+		"issuer's skew":      {file: issuer("skew: 11m"), want: []string{"skew", "10m"}},
+		"issuer's key":       {file: issuer("audiences: [x]"), want: []string{"identity.issuers", "audiences"}},
+		"two of one issuer": {
+			file: issuer("claim: sub") + "\n    - {issuer: 'https://login.example.com/', jwks: 'https://x.example', audience: [a], username: '%s@a.b'}",
+			want: []string{"issuer 2", "other than that of others"},
+		},
+		"hook":              {file: "loginHook: {url: users.example.com}", want: []string{"loginHook.url", "https://"}},
+		"plain hook":        {file: "loginHook: {url: 'http://users.example.com/'}", want: []string{"loginHook.url", "identity.plainHttp"}},
+		"hook's users":      {file: "loginHook: {url: 'https://users.example.com/', create: true}", want: []string{"loginHook.create", "loginHook.accounts"}},
+		"hook's time":       {file: "loginHook: {timeout: 1h}", want: []string{"loginHook.timeout", "1m"}},
+		"hook's create":     {file: "loginHook: {create: maybe}", want: []string{"loginHook.create", "true or false"}},
 		"argon2 memory":     {file: "login: {argon2Memory: 262145}", want: []string{"login.argon2Memory", "262144"}},
 		"argon2 passes":     {file: "login: {argon2Iterations: 17}", want: []string{"login.argon2Iterations", "16"}},
 		"key":               {file: "limits:\n  partz: 3", want: []string{"parley.yaml:2", `"limits.partz"`, `"limits.parts"`}},

@@ -71,8 +71,8 @@ func (a *Accounts) vouched(ctx context.Context, name domain.Username, displayNam
 // asked asks the login service about a login. settled is false if it has nothing to say about the user: then the password
 // in the store decides.
 func (a *Accounts) asked(ctx context.Context, at domain.Attempt) (u domain.User, settled bool, err error) {
-	name, err := domain.ParseUsername(at.Username)
-	if a.service == nil || err != nil || !a.service.Governs(name) || at.Password == "" || len(at.Password) > maxForeignPassword ||
+	name, wrong := domain.ParseUsername(at.Username)
+	if a.service == nil || wrong != nil || !a.service.Governs(name) || at.Password == "" || len(at.Password) > maxForeignPassword ||
 		!utf8.ValidString(at.Password) || strings.ContainsRune(at.Password, 0) {
 		return domain.User{}, false, nil
 	}

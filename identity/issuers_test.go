@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"crypto"
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/base64"
@@ -372,7 +371,7 @@ func FuzzParseKeys(f *testing.F) {
 			if p, ok := public.(ed25519.PublicKey); ok && len(p) != ed25519.PublicKeySize {
 				t.Errorf("a key of %d bytes", len(p))
 			}
-			if _, err := x509.MarshalPKIXPublicKey(crypto.PublicKey(public)); err != nil {
+			if _, err := x509.MarshalPKIXPublicKey(public); err != nil {
 				t.Errorf("%+v cannot be used: %v", k, err)
 			}
 		}

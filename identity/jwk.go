@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math/big"
+	"slices"
 )
 
 // The signature algorithms that may be allowed, each with the one kind of key that fits it.
@@ -84,12 +85,7 @@ func (k *jwk) verifies() bool {
 	if k.Use != "" && k.Use != "sig" {
 		return false
 	}
-	for _, op := range k.Ops {
-		if op == "verify" {
-			return true
-		}
-	}
-	return len(k.Ops) == 0
+	return len(k.Ops) == 0 || slices.Contains(k.Ops, "verify")
 }
 
 // public gives the key and its algorithm; nil: it is none of ours, or not a valid one.

@@ -72,7 +72,7 @@ func (c *ListConversations) check(Limits) error {
 	return checkPage(c.Cursor, c.Limit, maxPageConversations)
 }
 
-func (c *ListConversations) decide(h *Heads, p Principal) (Decision, error) {
+func (c *ListConversations) decide(h *Heads, p Principal) (Decision, error) { //nolint:unparam // the interface wants the error
 	page, next := cut(h.Listed, orDefault(c.Limit, pageConversations))
 	r := Result{Conversations: []*Conversation{}, NextCursor: next}
 	for _, id := range page {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -33,9 +34,7 @@ func TestEditedMessagesReachEverybodyAndStayEdited(t *testing.T) {
 			})
 			for n, change := range []map[string]any{{"text": "second"}, {"text": "third", "parts": []any{}, "payload": nil}} {
 				params := map[string]any{"conversation": c, "message": made.Message.UUID}
-				for name, v := range change {
-					params[name] = v
-				}
+				maps.Copy(params, change)
 				by.must(t, &edited, "editMessage", params)
 				if m := edited.Message; m.UUID != made.Message.UUID || m.Seq != seq+1 || m.EditCount != n+1 || m.EditedTime < m.Time || m.Text != change["text"] {
 					t.Errorf("%s: %+v", by.name, m)

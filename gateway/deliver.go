@@ -119,7 +119,7 @@ func (g *Gateway) announce(items []*item, round uint64, woken []*Session) []*Ses
 
 // tell does what announce says. The caller holds announcing.
 func (g *Gateway) tell(st *stream, n news, round uint64, woken []*Session) []*Session {
-	settled, told := st.announced()
+	settled, reached := st.announced()
 	var before []*Session
 	moved := settled == nil || settled.Version < n.head.Version
 	if moved {
@@ -132,17 +132,21 @@ func (g *Gateway) tell(st *stream, n news, round uint64, woken []*Session) []*Se
 	if from == 0 {
 		return woken
 	}
-	if n.known > told || slices.ContainsFunc(n.entries, (*entry).rewrites) {
+	if n.known > reached || slices.ContainsFunc(n.entries, (*entry).rewrites) {
 		g.readers.outdate(st.id)
 	}
 	contiguous := !n.changed && len(n.entries) > 0 && from == n.entries[0].event.Seq
+	var was, is map[*Session]bool
+	if n.changed {
+		was, is = setOf(before), setOf(online)
+	}
 	for _, session := range online {
 		start := from
 		if !contiguous {
 			if p, ok := n.head.Participant(session.principal.User); ok {
 				start = max(start, p.JoinedSeq)
 			}
-			if n.changed && moved && !slices.Contains(before, session) {
+			if n.changed && moved && !was[session] {
 				start = max(start, n.entries[0].event.Seq) // it could not read what was before
 			}
 		}
@@ -152,17 +156,15 @@ func (g *Gateway) tell(st *stream, n news, round uint64, woken []*Session) []*Se
 	}
 	if n.changed {
 		for _, session := range before {
-			if slices.Contains(online, session) {
+			if is[session] {
 				continue
 			}
-			seq, due := n.entries[0].event.Seq, false
+			// The last event of those who no longer take part, or may no longer read, is the one that says so.
+			told, seq := session.due, n.entries[0].event.Seq
 			if st.withholds(session.principal.User) {
-				due = session.cut(st, seq, round)
-			} else {
-				// The last event of those who no longer take part is the one that says so.
-				due = session.due(st, from, seq, round)
+				told = session.cut
 			}
-			if due {
+			if told(st, from, seq, round) {
 				woken = append(woken, session)
 			}
 		}
@@ -174,6 +176,14 @@ func (g *Gateway) tell(st *stream, n news, round uint64, woken []*Session) []*Se
 	}
 	g.hub.weigh(st, st.holds())
 	return woken
+}
+
+func setOf(sessions []*Session) map[*Session]bool {
+	set := make(map[*Session]bool, len(sessions))
+	for _, s := range sessions {
+		set[s] = true
+	}
+	return set
 }
 
 // fill announces what was committed elsewhere before n, where some of it changed who takes part: each event is for the

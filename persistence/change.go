@@ -124,7 +124,7 @@ func (s *Store) readBack(ctx context.Context, q runner, at place) (domain.Change
 		return none, fmt.Errorf("event %d of conversation %s is gone", at.seq, c.ID)
 	}
 	changed := domain.Changed{Decision: domain.Decision{Events: list[:n], Conversation: c, Result: domain.Result{Conversation: c}}}
-	switch list[0].Type {
+	switch list[0].Type { //nolint:exhaustive // the others are told below
 	case domain.EventCreateConversation:
 		existing := false
 		changed.Decision.Result.Existing = &existing
@@ -139,7 +139,6 @@ func (s *Store) readBack(ctx context.Context, q runner, at place) (domain.Change
 		return changed, nil
 	case domain.EventRemoveConversation:
 		changed.Decision.Result = domain.Result{}
-	case domain.EventEditConversation, domain.EventSendMessage:
 	}
 	changed.Before, err = s.before(ctx, q, c, at.seq)
 	return changed, err

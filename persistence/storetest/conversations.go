@@ -178,23 +178,23 @@ func conversationsAreListed(t *testing.T, b Backend) {
 	w, foreign := NewWorld(t, s, 3), NewWorld(t, s, 1)
 	log := s.Committers()[0]
 	root := w.Users[0].Root
-	make := func(in *World, user int, public bool) domain.ConversationID {
+	create := func(in *World, user int, public bool) domain.ConversationID {
 		return in.Change(log, in.User(user), &domain.CreateConversation{PublicJoin: public, Participants: in.New(user)}).Decision.Conversation.ID
 	}
 	var public, all, mine []domain.ConversationID
 	for i := range 7 {
-		id := make(w, 0, i%2 == 0)
+		id := create(w, 0, i%2 == 0)
 		all, mine = append(all, id), append(mine, id)
 		if i%2 == 0 {
 			public = append(public, id)
 		}
 	}
-	child := make(w, 1, true)
+	child := create(w, 1, true)
 	must(t, w.Try(log, w.Edit(child, func(c *domain.Conversation) { c.Account = root + 1000 }))[0].Err)
 	all = append(all, child)
-	gone := make(w, 0, true)
+	gone := create(w, 0, true)
 	w.Change(log, w.User(0), &domain.RemoveConversation{UUID: gone})
-	make(foreign, 0, true)
+	create(foreign, 0, true)
 	for name, c := range map[string]struct {
 		q    domain.ConversationQuery
 		want []domain.ConversationID

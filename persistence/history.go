@@ -69,10 +69,14 @@ func scanEvents(ctx context.Context, q runner, c domain.ConversationID, text str
 // and Limits are left to the caller. Errors are unavailable or internal.
 func (s *Store) Heads(ctx context.Context, p domain.Principal, needs domain.Needs) (*domain.Heads, error) {
 	var h *domain.Heads
+	var l *loaded
 	err := s.read(func(q runner) error {
 		var err error
-		h, _, err = s.heads(ctx, q, p, needs)
+		h, l, err = s.heads(ctx, q, p, needs)
 		return err
 	})
+	if err == nil && len(l.counted) > 0 {
+		s.keep(ctx, p.User, l.counted)
+	}
 	return h, err
 }

@@ -151,6 +151,8 @@ type loaded struct {
 	// positions are those of the participants, in their order.
 	positions map[domain.ConversationID][]int64
 	past      map[domain.ConversationID][]domain.Interval
+	// counted is what counting unread messages has found.
+	counted []*unreadRow
 }
 
 // scope says what is read of conversations besides themselves.
@@ -325,7 +327,7 @@ func (s *Store) heads(ctx context.Context, q runner, p domain.Principal, needs d
 		}
 	}
 	if needs.Unread != nil && p.User != 0 {
-		if h.Unread, err = s.unread(ctx, q, p.User, needs.Unread); err != nil {
+		if h.Unread, l.counted, err = s.unread(ctx, q, p.User, needs.Unread); err != nil {
 			return nil, nil, err
 		}
 	}

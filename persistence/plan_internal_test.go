@@ -56,6 +56,12 @@ func asked(s *Store) map[string]string {
 		selectUserSessions:                       "sessions_user_id_device_key",
 		selectSubscriptions:                      "sessions_pkey",
 		raiseMark:                                "participants_",
+		markRead:                                 "participants_",
+		selectRecipients:                         "memberships_pkey",
+		countUnread:                              "events_pkey",
+		s.text.unread.of:                         "events_uncounted",
+		s.text.unread.all:                        "participants_user",
+		deleteMentions:                           "mentions_message",
 		s.text.lockSelves:                        "users_pkey",
 		selectWatched:                            "watches_pkey",
 		s.text.presence.watchers:                 "watches_watched",
@@ -110,6 +116,7 @@ func TestStatementsUseTheirIndexOnPostgres(t *testing.T) {
 	statements[advanceCursors], statements[insertCursors] = "cursors_pkey", "sessions_pkey"
 	// Of one user in one conversation: there are two indexes by which that is found.
 	statements[raiseMarks], statements[lowMarks] = "participants_", "participants_"
+	statements[keepCounts], statements[formerMarks], statements[s.text.unread.messages] = "participants_", "memberships", "events_pkey"
 	statements[`SELECT x.seq FROM events x WHERE uuid_send(x.conversation_id) = uuid_send($1) AND x.sender_id = $2 AND x.client_id = $3`] = "events_client"
 	check := func(when string) {
 		for text, index := range statements {
@@ -154,7 +161,8 @@ func TestStatementsUseAnIndexOnSQLite(t *testing.T) {
 			t.Fatalf("%s: %v", text, err)
 		}
 		for line := range strings.Lines(plan.String()) {
-			if strings.HasPrefix(line, "SCAN") && !strings.Contains(line, "json_each") {
+			// What is called x is a subquery, of a few rows.
+			if strings.HasPrefix(line, "SCAN") && !strings.Contains(line, "json_each") && strings.TrimSpace(line) != "SCAN x" {
 				t.Errorf("%s\n\nreads a whole table:\n%s", text, plan.String())
 				break
 			}

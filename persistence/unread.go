@@ -16,10 +16,11 @@ import (
 // Unread messages are not counted one by one, but taken from what is known of a log: the numbers after the read mark, less
 // those of events that are no messages or were removed (an index of its own, which is short), less those of the user's own
 // messages (found by the idempotency key, of which the user is a part). That costs the same for one unread message and for
-// ten thousand. Where one of the two is long, the messages are counted after all, as far as they matter.
+// ten thousand. Where one of the two is long, the messages are counted after all, as far as they matter, and the participant
+// keeps what was found: how many there were does not change, and how many of them were removed since is in the short index.
 const (
 	// mostOwn is how many of a user's own events in a conversation are looked at, mostUncounted how many of the others.
-	mostOwn       = 100
+	mostOwn       = 64
 	mostUncounted = 500
 	// countStep is how many numbers of a log are looked at together where messages are counted.
 	countStep = 2048
@@ -45,18 +46,21 @@ func newUnreadTexts(d *dialect) unreadTexts {
 	text := fmt.Sprintf(`SELECT u.id, u.last, u.read, u.start,
 		CASE WHEN u.last > u.start THEN (SELECT count(*) FROM (SELECT 1 FROM events e WHERE %[1]s
 			AND (e.kind <> 4 OR e.removed) AND (e.kind <> 4 OR e.sender_id <> $1) LIMIT %[3]d) x) ELSE 0 END,
-		CASE WHEN u.last > u.start THEN (SELECT count(*) * 1000 + COALESCE(sum(CASE WHEN x.kind = 4 AND x.seq > u.start AND x.seq <= u.last
+		CASE WHEN u.last > u.start AND u.counted_to = 0 THEN (SELECT count(*) * 1000 + COALESCE(sum(CASE WHEN x.kind = 4 AND x.seq > u.start AND x.seq <= u.last
 			THEN 1 ELSE 0 END), 0) FROM (SELECT e.kind, e.seq FROM events e WHERE %[2]s AND e.sender_id = $1 LIMIT %[4]d) x) ELSE 0 END,
 		CASE WHEN u.last > u.start THEN EXISTS (SELECT 1 FROM mentions m WHERE m.conversation_id = u.id AND m.user_id = $1
 			AND m.seq > u.start AND m.seq <= u.last AND m.sender_id <> $1) OR EXISTS (SELECT 1 FROM mentions m WHERE m.conversation_id = u.id
 			AND m.user_id = 0 AND m.seq > u.start AND m.seq <= u.last AND m.sender_id <> $1) ELSE false END,
+		u.counted_to, u.counted, CASE WHEN u.counted_to > 0 THEN (SELECT count(*) FROM events e WHERE e.conversation_id = u.id
+			AND e.seq > u.start AND e.seq <= u.counted_to AND (e.kind <> 4 OR e.removed) AND e.kind = 4 AND e.sender_id <> $1) ELSE 0 END,
 		(SELECT e.seq FROM events e WHERE e.conversation_id = u.id AND e.seq >= u.visible AND e.seq <= u.last AND e.kind = 4 AND NOT e.removed
 			ORDER BY e.seq DESC LIMIT 1)
-		FROM (SELECT p.conversation_id AS id, c.last_seq AS last, p.last_read AS read,
-				CASE WHEN p.joined_seq > p.last_read THEN p.joined_seq ELSE p.last_read END AS start,
+		FROM (SELECT p.conversation_id AS id, c.last_seq AS last, p.last_read AS read, %[6]s AS start,
+				CASE WHEN p.counted_from = %[6]s AND p.counted_to > %[6]s THEN p.counted_to ELSE 0 END AS counted_to, p.counted,
 				CASE WHEN d.uber THEN p.joined_seq ELSE 0 END AS visible
 			FROM participants p JOIN conversations c ON c.id = p.conversation_id JOIN conversation_data d ON d.id = p.conversation_id
-			WHERE p.user_id = $1 AND p.permissions & %[5]d <> 0 AND NOT d.removed`, after, own, mostUncounted, mostOwn, bitRead|bitOwner)
+			WHERE p.user_id = $1 AND p.permissions & %[5]d <> 0 AND NOT d.removed`, after, own, mostUncounted, mostOwn, bitRead|bitOwner,
+		`(CASE WHEN p.joined_seq > p.last_read THEN p.joined_seq ELSE p.last_read END)`)
 	return unreadTexts{
 		all: text + `) u`,
 		of:  text + ` AND p.conversation_id = $2) u`,
@@ -66,8 +70,20 @@ func newUnreadTexts(d *dialect) unreadTexts {
 	}
 }
 
-const countUnread = `SELECT count(*) FROM events
-	WHERE conversation_id = $1 AND seq > $2 AND seq <= $3 AND kind = 4 AND NOT removed AND sender_id <> $4`
+const (
+	countUnread = `SELECT count(*), COALESCE(sum(CASE WHEN removed THEN 1 ELSE 0 END), 0) FROM events
+		WHERE conversation_id = $1 AND seq > $2 AND seq <= $3 AND kind = 4 AND sender_id <> $4`
+
+	// Participants are locked by changes of conversations as well, in any order: who would wait is passed over, and counts again.
+	keepCounts = `WITH held AS MATERIALIZED (
+			SELECT p.ctid AS at, g.start, g.upto, g.n
+			FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[]) g (conversation, start, upto, n)
+			JOIN participants p ON p.conversation_id = g.conversation AND p.user_id = $1
+			FOR NO KEY UPDATE OF p SKIP LOCKED
+		)
+		UPDATE participants p SET counted_from = h.start, counted_to = h.upto, counted = h.n FROM held h WHERE p.ctid = h.at`
+	keepCount = `UPDATE participants SET counted_from = $3, counted_to = $4, counted = $5 WHERE user_id = $1 AND conversation_id = $2`
+)
 
 // unreadRow is a conversation on its way to a domain.Unread.
 type unreadRow struct {
@@ -77,39 +93,51 @@ type unreadRow struct {
 	start          domain.Seq
 	uncounted, own int64
 	mine           int64
-	message        domain.Seq // the newest one; 0: there is none
-	time, size     int64      // of that
+	// upto is up to where found messages of others were counted, gone of which were removed since; 0: they were not.
+	upto        domain.Seq
+	found, gone int64
+	// news: counting has got further.
+	news       bool
+	message    domain.Seq // the newest one; 0: there is none
+	time, size int64      // of that
 }
 
 // unread gives what a user has not read, the conversations with the newest messages first.
-func (s *Store) unread(ctx context.Context, q runner, user domain.UserID, query *domain.UnreadQuery) ([]domain.Unread, error) {
+func (s *Store) unread(
+	ctx context.Context, q runner, user domain.UserID, query *domain.UnreadQuery,
+) (given []domain.Unread, news []*unreadRow, err error) {
 	text, args := s.text.unread.all, []any{int64(user)}
 	if !query.Of.IsZero() {
 		text, args = s.text.unread.of, append(args, query.Of[:])
 	}
 	var list []*unreadRow
-	err := each(ctx, q, func(rows *sqlx.Rows) error {
+	err = each(ctx, q, func(rows *sqlx.Rows) error {
 		var r unreadRow
 		var id uuid
 		var own int64
 		var message sql.NullInt64
-		err := rows.Scan(&id, &r.LastSeq, &r.LastRead, &r.start, &r.uncounted, &own, &r.Mentioned, &message)
+		err := rows.Scan(&id, &r.LastSeq, &r.LastRead, &r.start, &r.uncounted, &own, &r.Mentioned,
+			&r.upto, &r.found, &r.gone, &message)
 		r.Conversation, r.own, r.mine, r.message = domain.ConversationID(id), own/1000, own%1000, domain.Seq(message.Int64)
 		list = append(list, &r)
 		return err
 	}, text, args...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, r := range list {
 		if err := s.count(ctx, q, user, r); err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		if r.news {
+			news = append(news, r)
 		}
 	}
 	if query.Waiting {
 		list = slices.DeleteFunc(list, func(r *unreadRow) bool { return r.Unread.Unread == 0 })
 	}
-	return s.lastMessages(ctx, q, list, query.Limit)
+	given, err = s.lastMessages(ctx, q, list, query.Limit)
+	return given, news, err
 }
 
 // count finds out how many messages of a conversation are unread.
@@ -118,21 +146,52 @@ func (s *Store) count(ctx context.Context, q runner, user domain.UserID, r *unre
 	if n <= 0 {
 		return nil
 	}
-	if r.uncounted < mostUncounted && r.own < mostOwn {
+	if r.uncounted < mostUncounted && r.own < mostOwn && r.upto == 0 {
 		n -= r.uncounted + r.mine
 	} else {
-		n = 0
-		for from := r.start; from < r.LastSeq && n <= domain.UnreadMost; from += countStep {
-			var found int64
-			if _, err := one(ctx, q, []any{&found}, countUnread, r.Conversation[:], int64(from), int64(min(from+countStep, r.LastSeq)),
-				int64(user)); err != nil {
+		if r.upto == 0 {
+			r.upto, r.found, r.gone = r.start, 0, 0
+		}
+		for r.upto < r.LastSeq && r.found-r.gone <= domain.UnreadMost {
+			to := min(r.upto+countStep, r.LastSeq)
+			var found, gone int64
+			if _, err := one(ctx, q, []any{&found, &gone}, countUnread, r.Conversation[:], int64(r.upto), int64(to), int64(user)); err != nil {
 				return err
 			}
-			n += found
+			r.upto, r.found, r.gone, r.news = to, r.found+found, r.gone+gone, true
 		}
+		n = r.found - r.gone
 	}
 	r.Unread.Unread, r.More = int(min(n, domain.UnreadMost)), n > domain.UnreadMost
 	return nil
+}
+
+// keep writes what counting has found. It does not matter if that fails.
+func (s *Store) keep(ctx context.Context, user domain.UserID, news []*unreadRow) {
+	for chunk := range slices.Chunk(news, positionsSQLite) {
+		err := s.write(ctx, func(q runner) error {
+			if s.d.sets {
+				ids := make(uuidArray, len(chunk))
+				var starts, ends, counts bigintArray
+				for i, r := range chunk {
+					ids[i] = r.Conversation
+					starts, ends, counts = append(starts, int64(r.start)), append(ends, int64(r.upto)), append(counts, r.found)
+				}
+				_, err := q.exec(ctx, keepCounts, int64(user), ids, starts, ends, counts)
+				return err
+			}
+			for _, r := range chunk {
+				if _, err := q.exec(ctx, keepCount, int64(user), r.Conversation[:], int64(r.start), int64(r.upto), r.found); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			s.logger.Debug("what was counted is not kept", "err", err)
+			return
+		}
+	}
 }
 
 // lastMessages gives the rows with the newest messages, newest first, each with its last message as long as there is room

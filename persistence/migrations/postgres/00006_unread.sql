@@ -3,6 +3,10 @@
 -- When the marks were last set; 0: not yet. Milliseconds since 1970.
 ALTER TABLE participants ADD COLUMN last_read_at bigint NOT NULL DEFAULT 0, ADD COLUMN last_delivered_at bigint NOT NULL DEFAULT 0;
 
+-- What counting has found before: so many messages of others, removed or not, after counted_from up to counted_to.
+ALTER TABLE participants ADD COLUMN counted_from bigint NOT NULL DEFAULT 0, ADD COLUMN counted_to bigint NOT NULL DEFAULT 0,
+    ADD COLUMN counted bigint NOT NULL DEFAULT 0;
+
 -- How far somebody had come who took part until to_seq: receipts outlast the participant.
 ALTER TABLE memberships ADD COLUMN last_read bigint NOT NULL DEFAULT 0, ADD COLUMN last_delivered bigint NOT NULL DEFAULT 0,
     ADD COLUMN last_read_at bigint NOT NULL DEFAULT 0, ADD COLUMN last_delivered_at bigint NOT NULL DEFAULT 0;

@@ -4,6 +4,11 @@
 ALTER TABLE participants ADD COLUMN last_read_at integer NOT NULL DEFAULT 0;
 ALTER TABLE participants ADD COLUMN last_delivered_at integer NOT NULL DEFAULT 0;
 
+-- What counting has found before: so many messages of others, removed or not, after counted_from up to counted_to.
+ALTER TABLE participants ADD COLUMN counted_from integer NOT NULL DEFAULT 0;
+ALTER TABLE participants ADD COLUMN counted_to integer NOT NULL DEFAULT 0;
+ALTER TABLE participants ADD COLUMN counted integer NOT NULL DEFAULT 0;
+
 -- How far somebody had come who took part until to_seq: receipts outlast the participant.
 ALTER TABLE memberships ADD COLUMN last_read integer NOT NULL DEFAULT 0;
 ALTER TABLE memberships ADD COLUMN last_delivered integer NOT NULL DEFAULT 0;

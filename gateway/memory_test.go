@@ -34,6 +34,7 @@ type memory struct {
 	onHeads      func(ctx context.Context, n domain.Needs) error
 	onEvents     func(ctx context.Context, c domain.ConversationID) error
 	away         bool // for what concerns presence
+	askable      bool // but not for when users were last seen
 	// afterEvents runs when they were read and before they are given.
 	afterEvents func(ctx context.Context, c domain.ConversationID) error
 }
@@ -414,7 +415,7 @@ func (m *memory) SaveSeen(_ context.Context, _ string, seen []domain.Seen) error
 
 // LastSeen implements gateway.Presences.
 func (m *memory) LastSeen(_ context.Context, users []domain.UserID) (map[domain.UserID]int64, error) {
-	if m.isDown() {
+	if m.isDown() && !m.isAskable() {
 		return nil, errGone()
 	}
 	m.mu.Lock()
@@ -444,6 +445,12 @@ func (m *memory) Watchers(_ context.Context, of []domain.UserID, pair func(watch
 		}
 	}
 	return nil
+}
+
+func (m *memory) isAskable() bool {
+	m.faults.Lock()
+	defer m.faults.Unlock()
+	return m.askable
 }
 
 // isDown reports whether reads fail.
@@ -561,7 +568,9 @@ func (m *memory) down() (up func()) {
 
 // heal removes all faults.
 func (m *memory) heal() {
-	m.set(func() { m.beforeCommit, m.afterCommit, m.onHeads, m.onEvents, m.away = nil, nil, nil, nil, false })
+	m.set(func() {
+		m.beforeCommit, m.afterCommit, m.onHeads, m.onEvents, m.away, m.askable = nil, nil, nil, nil, false, false
+	})
 }
 
 // gate is a barrier at which calls wait until it is opened, as long as their context allows.

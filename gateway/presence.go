@@ -49,8 +49,9 @@ type presence struct {
 	changes map[domain.UserID]change
 	// news is what watchers are to be told, the newest of each type about a user.
 	news map[subject]domain.Notice
-	// unsaved is what the store has to be told.
-	unsaved map[domain.UserID]domain.Seen
+	// unsaved is what the store has to be told; saving is what it is being told, or was told last: who asked it before
+	// that has an older answer.
+	unsaved, saving map[domain.UserID]domain.Seen
 }
 
 // present is a user who has set a status. It is never offline.
@@ -328,15 +329,16 @@ func (p *presence) show(id domain.UserID, c change) {
 // save writes when users were last seen. What could not be written stays to be written.
 func (p *presence) save(ctx context.Context) error {
 	p.mu.Lock()
+	if len(p.unsaved) == 0 || p.store == nil {
+		p.mu.Unlock()
+		return nil
+	}
 	seen := make([]domain.Seen, 0, len(p.unsaved))
 	for _, s := range p.unsaved {
 		seen = append(seen, s)
 	}
-	clear(p.unsaved)
+	p.saving, p.unsaved = p.unsaved, make(map[domain.UserID]domain.Seen)
 	p.mu.Unlock()
-	if p.store == nil || len(seen) == 0 {
-		return nil
-	}
 	err := p.store.SaveSeen(ctx, p.g.node, seen)
 	if err != nil {
 		p.mu.Lock()

@@ -157,6 +157,7 @@ func TestUsersGoOfflineWhenTheLastDeviceHasBeenGoneForTheGraceTime(t *testing.T)
 		status := w.statusOf(1)
 		phone, tablet := w.connect(1, device("phone")), w.connect(1, device("tablet"))
 		phone.setStatus(domain.Available)
+		w.settle()
 		bob.subscribe(status, domain.SubscribeOptions{})
 		w.pass(time.Second)
 		phone.hangUp() // the tablet is still there
@@ -466,3 +467,26 @@ func TestADeletedUserIsOfflineAtOnce(t *testing.T) {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+func TestLastSeenIsNoOlderThanTheFarewell(t *testing.T) {
+	// Whoever asks while it is being written, or has asked just before, gets what the others were told.
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(o *gateway.Options) { o.Grace = 10 * time.Second })
+		alice, bob, carol := w.connect(1), w.connect(2), w.connect(3)
+		status := w.statusOf(1)
+		bob.subscribe(status, domain.SubscribeOptions{})
+		alice.setStatus(domain.Available)
+		w.pass(5 * time.Second)
+		alice.hangUp()
+		up := w.store.down()
+		w.store.set(func() { w.store.onHeads, w.store.askable = nil, true })
+		w.pass(15 * time.Second)
+		carol.subscribe(status, domain.SubscribeOptions{})
+		w.settle()
+		up()
+		told := bob.notices(status)
+		if last, first := told[len(told)-1], carol.notices(status)[0]; last["state"] != "offline" || first["lastSeen"] != last["lastSeen"] {
+			t.Errorf("carol is told %v, bob was told %v", first, last)
+		}
+	})
+}

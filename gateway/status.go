@@ -62,11 +62,11 @@ func (p *presence) follow(s *Session, name domain.Username, f followed, wanted, 
 	if !wanted {
 		return
 	}
-	status := domain.Status{UserID: f.id, State: domain.Offline, LastSeen: f.seen}
+	status := domain.Status{UserID: f.id, State: domain.Offline}
 	if u := p.users[f.id]; u != nil {
 		status = u.public(f.id)
-		status.LastSeen = max(status.LastSeen, f.seen)
 	}
+	status.LastSeen = max(status.LastSeen, f.seen, p.unsaved[f.id].At, p.saving[f.id].At)
 	topic := domain.Topic{Kind: domain.StatusTopic, User: name}
 	s.pushLatest(topic, subject{about: f.id}, &domain.Publication{
 		Topic: topic.String(), Payload: encode(statusNotice(domain.Millis(p.g.now()), status)),

@@ -68,12 +68,18 @@ func (a *Accounts) vouched(ctx context.Context, name domain.Username, displayNam
 	return c, nil
 }
 
+// asks tells whether the login service is the one to ask about a login.
+func (a *Accounts) asks(at domain.Attempt) (name domain.Username, ok bool) {
+	name, err := domain.ParseUsername(at.Username)
+	return name, err == nil && a.service != nil && a.service.Governs(name) && at.Password != "" &&
+		len(at.Password) <= maxForeignPassword && utf8.ValidString(at.Password) && !strings.ContainsRune(at.Password, 0)
+}
+
 // asked asks the login service about a login. settled is false if it has nothing to say about the user: then the password
 // in the store decides.
 func (a *Accounts) asked(ctx context.Context, at domain.Attempt) (u domain.User, settled bool, err error) {
-	name, wrong := domain.ParseUsername(at.Username)
-	if a.service == nil || wrong != nil || !a.service.Governs(name) || at.Password == "" || len(at.Password) > maxForeignPassword ||
-		!utf8.ValidString(at.Password) || strings.ContainsRune(at.Password, 0) {
+	name, asks := a.asks(at)
+	if !asks {
 		return domain.User{}, false, nil
 	}
 	// A right password is remembered for a while, by its keyed digest alone. Whether the user is still there is asked each

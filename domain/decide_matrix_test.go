@@ -343,8 +343,6 @@ func columns() map[string]column {
 				return 40
 			case q.role == former, q.role == stranger:
 				return 19
-			case q.role == owner && !q.bobs.IsOwner:
-				return 12 // the last owner, while bob remains
 			}
 			return 0
 		}},

@@ -58,6 +58,9 @@ func edges() map[string]map[string]string {
 			"domain":  "says who somebody is, and refuses, in the domain's words",
 			"metrics": "histograms of all packages share their buckets",
 		},
+		"content": {
+			"domain": "keeps the domain's external content, and reports its errors",
+		},
 		"web": {},
 		"app": {
 			"domain":      "hands the domain's values from one package to the other",
@@ -67,6 +70,7 @@ func edges() map[string]map[string]string {
 			"persistence": "wires it",
 			"bridge":      "wires it",
 			"identity":    "wires it",
+			"content":     "wires it",
 			"metrics":     "wires it",
 			"configs":     "turns the configuration into each package's options",
 			"web":         "mounts the console",

@@ -88,7 +88,12 @@ func New(ctx context.Context, cfg configs.Config, o Options) (_ *App, err error)
 			return nil, err
 		}
 	}
-	a.parts, err = build(ctx, cfg, registry, a.lifecycle, o, a.readiness)
+	// The port is bound first: URLs of content name it.
+	listener, base, err := a.bindHTTP(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a.parts, err = build(ctx, cfg, registry, a.lifecycle, o, a.readiness, base)
 	if err != nil {
 		return nil, err
 	}
@@ -96,9 +101,7 @@ func New(ctx context.Context, cfg configs.Config, o Options) (_ *App, err error)
 		return nil, err
 	}
 	if cfg.HTTP.Address != "" {
-		if a.api, err = a.listen(ctx, "http", cfg.HTTP.Address, a.parts.handler); err != nil {
-			return nil, err
-		}
+		a.api = a.serveOn(ctx, "http", listener, a.parts.handler)
 	}
 
 	// What stopping begins with: no new work, and everything taken answered.
@@ -117,7 +120,7 @@ func New(ctx context.Context, cfg configs.Config, o Options) (_ *App, err error)
 // build makes the store and what stands on it.
 func build(
 	ctx context.Context, cfg configs.Config, registry *metrics.Registry, l *lifecycle, o Options,
-	ready func(context.Context) error,
+	ready func(context.Context) error, base string,
 ) (*parts, error) {
 	p := &parts{registry: registry}
 	store, err := persistence.Open(ctx, persistence.Options{
@@ -155,11 +158,22 @@ func build(
 		return nil, err
 	}
 	limits := commandLimits(cfg)
+	external, err := buildContent(ctx, cfg, store, base, registry, l, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	limits.ContentURL = base
 	logs := make([]gateway.Log, 0, len(store.Logs()))
 	for _, log := range store.Logs() {
 		logs = append(logs, log)
 	}
+	var links domain.Links
+	var contents bridge.Contents
+	if external != nil {
+		links, contents = external, external
+	}
 	p.gateway, err = gateway.New(gateway.Options{
+		Links: links, Contents: store,
 		Logs: logs, History: store, Sessions: store, Presence: store, Grace: cfg.Presence.Grace,
 		Authenticator: p.accounts, Logins: p.accounts, Limits: limits,
 		MessageRate: float64(cfg.Limits.MessagesPerSecond), CommandRate: float64(cfg.Limits.CommandsPerSecond),
@@ -180,7 +194,7 @@ func build(
 		Do: func(ctx context.Context, who domain.Principal, c domain.Command) (domain.Receipt, error) {
 			return p.gateway.Do(ctx, who, c)
 		},
-		Accounts: p.accounts, Memory: store, Ready: ready, Version: o.Version, Commit: o.Commit,
+		Accounts: p.accounts, Memory: store, Contents: contents, Ready: ready, Version: o.Version, Commit: o.Commit,
 		Limits: limits, Origins: cfg.HTTP.Origins, Logger: o.Logger, Registerer: registry,
 	})
 	if err != nil {
@@ -314,6 +328,11 @@ func (a *App) listen(ctx context.Context, name, address string, handler http.Han
 	if err != nil {
 		return nil, fmt.Errorf("%s.address: %w", name, err)
 	}
+	return a.serveOn(ctx, name, listener, handler), nil
+}
+
+// serveOn makes an HTTP server on a bound port.
+func (a *App) serveOn(ctx context.Context, name string, listener net.Listener, handler http.Handler) *endpoint {
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	e := &endpoint{listener: listener, server: &http.Server{
 		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
@@ -332,7 +351,7 @@ func (a *App) listen(ctx context.Context, name, address string, handler http.Han
 		_ = e.listener.Close() // the server does not know it before it serves
 		return nil
 	})
-	return e, nil
+	return e
 }
 
 func (e *endpoint) serve() error {

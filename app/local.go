@@ -41,7 +41,7 @@ func OpenLocal(ctx context.Context, cfg configs.Config) (_ *Local, err error) {
 	cfg.Admin.Key = l.AdminKey
 	cfg.Identity.Issuers, cfg.Hook.URL = nil, "" // nobody logs in here
 	ready := func(context.Context) error { return nil }
-	p, err := build(ctx, cfg, metrics.New(metrics.BuildInfo{}), l.lifecycle, Options{Logger: logger}, ready)
+	p, err := build(ctx, cfg, metrics.New(metrics.BuildInfo{}), l.lifecycle, Options{Logger: logger}, ready, "")
 	if err != nil {
 		return nil, err
 	}

@@ -335,6 +335,7 @@ func (b *asyncBuilder) resultFields(command string) []string {
 		"markAsRead":              {},
 		"getReceipts":             {"recipientStatus", "readStatus", "deliveryStatus", "lastDeliveredAt?", "lastReadAt?"},
 		"getUnread":               {"unread"},
+		"getContent":              {"content"},
 		"retransmitEvents":        {"events", "from", "to"},
 	}[command]
 	if !ok {

@@ -84,6 +84,10 @@ type Options struct {
 	Do       func(ctx context.Context, p domain.Principal, c domain.Command) (domain.Receipt, error)
 	Accounts Administration
 	Memory   Memory
+	// Contents keeps external content; nil: there is none, nor its routes.
+	Contents Contents
+	// Idle is how long an upload or a download may stand still before it is given up; 0: a minute.
+	Idle time.Duration
 
 	// Ready reports why requests should go elsewhere (starting, draining, no store); nil: never.
 	Ready func(ctx context.Context) error
@@ -133,6 +137,9 @@ func New(o Options) (http.Handler, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Idle <= 0 {
+		o.Idle = time.Minute
+	}
 	for _, origin := range o.Origins {
 		if origin != "*" && !strings.HasPrefix(origin, "http://") && !strings.HasPrefix(origin, "https://") {
 			return nil, errors.New("bridge: an origin has the form https://host, or is *: " + origin)
@@ -151,6 +158,7 @@ func New(o Options) (http.Handler, error) {
 	a.changeRoutes()
 	a.messageRoutes()
 	a.readRoutes()
+	a.contentRoutes()
 	a.serviceRoutes()
 	a.healthRoutes()
 	if err := a.describe(); err != nil {

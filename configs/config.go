@@ -22,6 +22,7 @@ type Config struct {
 	MQTT     MQTT     `koanf:"mqtt"`
 	TLS      TLS      `koanf:"tls"`
 	HTTP     HTTP     `koanf:"http"`
+	Content  Content  `koanf:"content"`
 	Metrics  Metrics  `koanf:"metrics"`
 	Admin    Admin    `koanf:"admin"`
 	ACL      ACL      `koanf:"acl"`
@@ -58,6 +59,22 @@ type TLS struct {
 type HTTP struct {
 	Address string   `koanf:"address" kind:"address"` // host:port; empty is off
 	Origins []string `koanf:"origins"`                // web origins whose pages may use the API from a browser; * is any
+	URL     string   `koanf:"url"`                    // where clients reach the API; empty: http:// and the address
+}
+
+// Content is what parts of messages name instead of having it.
+type Content struct {
+	// URL is file:///path or s3://bucket/prefix?endpoint=…&region=…; empty: a directory content beside an SQLite store,
+	// else data/content.
+	URL       string        `koanf:"url"`
+	AccessKey string        `koanf:"accessKey" secret:"all"` // for s3; empty: from where Amazon's tools look
+	SecretKey string        `koanf:"secretKey" secret:"all"`
+	MaxSize   Size          `koanf:"maxSize"`         // of one content
+	Quota     Size          `koanf:"quota"`           // of all content of one user; 0 is no limit
+	Uploads   int           `koanf:"uploads"`         // that are not complete, of one user; 0 is no limit
+	URLTTL    time.Duration `koanf:"urlTtl"`          // life of a signed URL
+	UnusedTTL time.Duration `koanf:"unusedTtl"`       // until content goes that no message has, or an upload that does not go on
+	Cleanup   time.Duration `koanf:"cleanupInterval"` // between looks for what is to be removed
 }
 
 // Metrics is the listener for Prometheus.
@@ -187,9 +204,12 @@ type Shutdown struct {
 // Default returns the configuration of a gateway that has not been told anything.
 func Default() Config {
 	return Config{
-		Store:   Store{URL: "sqlite://data/parley.db"},
-		MQTT:    MQTT{TCP: "127.0.0.1:1883", WS: "127.0.0.1:8083"},
-		HTTP:    HTTP{Address: "127.0.0.1:8080"},
+		Store: Store{URL: "sqlite://data/parley.db"},
+		MQTT:  MQTT{TCP: "127.0.0.1:1883", WS: "127.0.0.1:8083"},
+		HTTP:  HTTP{Address: "127.0.0.1:8080"},
+		Content: Content{
+			MaxSize: 100 * MiB, Quota: 2 * GiB, Uploads: 100, URLTTL: 24 * time.Hour, UnusedTTL: 24 * time.Hour, Cleanup: time.Minute,
+		},
 		Metrics: Metrics{Address: "127.0.0.1:9100"},
 		Limits: Limits{
 			MessagesPerSecond:     0,

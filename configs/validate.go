@@ -31,6 +31,7 @@ func (c *Config) problems() []Problem {
 	v.store()
 	v.listeners()
 	v.origins()
+	v.content()
 	v.admin()
 	v.rules()
 
@@ -162,6 +163,32 @@ func (v *validator) listeners() {
 	}
 	if c.MQTT.TLS == "" && (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		v.report("tls.cert", "tls.cert: expected tls.cert and tls.key to be set both or not at all, not %q and %q", c.TLS.Cert, c.TLS.Key)
+	}
+}
+
+func (v *validator) content() {
+	c := v.config.Content
+	switch u, err := url.Parse(c.URL); {
+	case c.URL == "":
+	case err == nil && u.Scheme == "file" && u.Host == "" && u.Path != "" && u.RawQuery == "":
+	case err == nil && u.Scheme == "s3" && u.Host != "":
+	default:
+		v.expect("content.url", "file:///path, or s3://bucket/prefix?endpoint=https://host&region=name, or nothing")
+	}
+	if (c.AccessKey == "") != (c.SecretKey == "") {
+		v.report("content.secretKey", "content.secretKey: expected content.accessKey and content.secretKey to be set both or not at all")
+	}
+	v.size("content.maxSize", c.MaxSize, 1, 1024*GiB)
+	v.size("content.quota", c.Quota, 0, 1<<60)
+	v.number("content.uploads", c.Uploads, 0, 1e9)
+	v.duration("content.urlTtl", c.URLTTL, time.Second, 7*24*time.Hour)
+	v.duration("content.unusedTtl", c.UnusedTTL, time.Second, 365*24*time.Hour)
+	v.duration("content.cleanupInterval", c.Cleanup, 10*time.Millisecond, 24*time.Hour)
+	if base := v.config.HTTP.URL; base != "" {
+		u, err := url.Parse(base)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+			v.expect("http.url", "a URL such as https://chat.example.com")
+		}
 	}
 }
 

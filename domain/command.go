@@ -63,7 +63,7 @@ func CommandNames() []string {
 		"getPublicConversations", "joinConversation", "leaveConversation", "editConversation",
 		"addParticipants", "removeParticipants", "editParticipants", "removeConversation", "muteConversation",
 		"sendMessage", "editMessage", "removeMessage", "typing", "markAsRead", "retransmitEvents", "getReceipts",
-		"getUnread",
+		"getUnread", "getContent",
 		"issueTokens", "revokeTokens",
 	}
 }
@@ -135,6 +135,8 @@ func NewCommand(name string) Command {
 		return &GetReceipts{}
 	case "getUnread":
 		return &GetUnread{}
+	case "getContent":
+		return &GetContent{}
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ type Needs struct {
 	Unread *UnreadQuery
 	// List asks for a page of conversations; nil: none.
 	List *ConversationQuery
+	// External is external content to look up.
+	External []ContentID
 }
 
 // Heads is the state that a decision may look at, and what purity forbids it to make itself.
@@ -55,6 +57,10 @@ type Heads struct {
 	Unread []Unread
 	// Listed are the conversations of Needs.List, in its order. Where whole ones are asked for they are in Conversations.
 	Listed []ConversationID
+	// External is the external content of Needs.External that exists, in no order. Again is set where the message to be
+	// sent is known to be stored already.
+	External []ExternalContent
+	Again    bool
 	// Existing is the conversation that holds the unique key which an earlier run of this decision wanted: the
 	// store found it taken and runs the decision again.
 	Existing *Conversation
@@ -133,12 +139,13 @@ type Result struct {
 	// UUIDs are a page of conversations.
 	UUIDs []ConversationID `json:"uuids,omitzero"`
 	// NextCursor asks for the page after this one; empty: there is none.
-	NextCursor string   `json:"nextCursor,omitempty"`
-	Message    *Message `json:"message,omitempty"`
-	Events     []*Event `json:"events,omitzero"`
-	From       Seq      `json:"from,omitempty"`
-	To         Seq      `json:"to,omitempty"`
-	Unread     []Unread `json:"unread,omitzero"`
+	NextCursor string           `json:"nextCursor,omitempty"`
+	Message    *Message         `json:"message,omitempty"`
+	Events     []*Event         `json:"events,omitzero"`
+	From       Seq              `json:"from,omitempty"`
+	To         Seq              `json:"to,omitempty"`
+	Unread     []Unread         `json:"unread,omitzero"`
+	External   *ExternalContent `json:"content,omitempty"`
 	*Receipts
 	*Tokens
 }

@@ -274,6 +274,13 @@ func columns() map[string]column {
 			return 12 // a backend does not read
 		}},
 		"getUnread": {&domain.GetUnread{}, question.forUsers},
+		// It has owners of its own; here nobody has any.
+		"getContent": {&domain.GetContent{Content: "00000000000000000000000000000001"}, func(q question) int {
+			if q.role == nobody {
+				return 3
+			}
+			return 110
+		}},
 		"getReceipts": {&domain.GetReceipts{Conversation: id, Message: domain.NewMessageID(id, 2)}, func(q question) int {
 			if n := q.withoutConversation(); n != 0 {
 				return n

@@ -31,6 +31,9 @@ func (c *SendMessage) check(l Limits) error {
 	if c.Options != nil && c.Options.Will {
 		return Errorf(InvalidRequest, "will messages are not available yet")
 	}
+	if c.transient() && c.HasExternal() {
+		return Errorf(InvalidRequest, "a message for those online only keeps no content: its parts have a body or a url")
+	}
 	return c.MessageRequest.check(l)
 }
 
@@ -44,10 +47,14 @@ func (c *SendMessage) decide(h *Heads, p Principal) (Decision, error) {
 	if e.Mentioned, err = c.mentioned(conv, p); err != nil {
 		return Decision{}, err
 	}
+	content := c.Content
+	if content.Parts, err = h.parts(c.Parts, p); err != nil {
+		return Decision{}, err
+	}
 	sender := e.Initiator
 	sender.Device = ""
 	e.Message = &Message{
-		Conversation: conv.ID, ClientID: c.ClientID, Sender: &sender, Time: h.Now, Content: c.Content,
+		Conversation: conv.ID, ClientID: c.ClientID, Sender: &sender, Time: h.Now, Content: content,
 	}
 	if o := c.Options; o != nil {
 		e.Message.Receipt, e.Message.Priority, e.Message.Push = o.Receipt, o.Priority, o.Push

@@ -30,7 +30,11 @@ func (*EditMessage) Name() string { return "editMessage" }
 func (*EditMessage) Kind() Kind { return Change }
 
 // Needs implements [Command].
-func (c *EditMessage) Needs(Principal) Needs { return needsMessage(c.Conversation, c.Message) }
+func (c *EditMessage) Needs(Principal) Needs {
+	n := needsMessage(c.Conversation, c.Message)
+	n.External = (&Content{Parts: c.Parts}).External()
+	return n
+}
 
 func (c *EditMessage) check(l Limits) error {
 	switch {
@@ -82,6 +86,11 @@ func (c *EditMessage) decide(h *Heads, p Principal) (Decision, error) {
 	}
 	m := *h.Message.Message
 	m.Content = c.over(m.Content)
+	if c.Parts != nil {
+		if m.Parts, err = h.parts(c.Parts, p); err != nil {
+			return Decision{}, err
+		}
+	}
 	m.EditedTime = h.Now
 	m.EditCount++
 	if err := m.Content.check(h.Limits); err != nil {

@@ -153,6 +153,9 @@ type Part struct {
 	Encoding string `json:"encoding,omitempty" enum:"base64" doc:"base64, or absent for text."`
 	URL      string `json:"url,omitempty" doc:"Where the content is, if not inline."`
 	Size     int64  `json:"size,omitempty" doc:"Bytes of the content elsewhere."`
+	// Content names what was uploaded; readers see it with a URL that expires, and get a new one for it.
+	Content    ContentID `json:"content,omitempty" doc:"Id of uploaded content, instead of a url."`
+	URLExpires int64     `json:"urlExpires,omitempty" doc:"Until when url is good, in milliseconds since 1970; ignored in requests."`
 }
 
 // Mentions are those whom a message wants to notice it.
@@ -219,6 +222,8 @@ type Limits struct {
 	Parts        int
 	Participants int // of one conversation
 	Watched      int // users that one user has subscribed to
+	// ContentURL is what the URLs of external content begin with, up to their path; empty: there is none.
+	ContentURL string
 }
 
 // DefaultLimits are those of protocol.md section 4.
@@ -319,7 +324,7 @@ func (c *Content) check(l Limits) error {
 
 func (p *Part) check(i int, l Limits) error {
 	switch {
-	case len(p.MimeType) > maxMimeType || !mimePattern.MatchString(p.MimeType):
+	case !validMimeType(p.MimeType):
 		return Errorf(InvalidRequest, "parts[%d].mimeType must have the form type/subtype", i)
 	case p.bodyBytes() > l.PartBytes:
 		return Errorf(MessageTooLarge, "parts[%d].body is longer than %d bytes", i, l.PartBytes)
@@ -335,7 +340,7 @@ func (p *Part) check(i int, l Limits) error {
 			return Errorf(InvalidRequest, "parts[%d].body is not base64", i)
 		}
 	}
-	return nil
+	return p.checkExternal(i)
 }
 
 // bodyBytes gives the size of the inline content; of base64 what it stands for, for content may be as large there as

@@ -173,7 +173,7 @@ func membersOf(v any) members {
 func messageMembers() members {
 	return members{
 		names: []string{
-			"conversation", "id", "text", "payload", "parts", "mimeType", "body", "encoding", "url", "size", "messageType",
+			"conversation", "id", "text", "payload", "parts", "mimeType", "body", "encoding", "url", "size", "content", "urlExpires", "messageType",
 			"attributes", "mentions", "all", "users", "notification", "sound", "options", "transient", "receipt", "will",
 			"priority", "push", "requestId",
 		},

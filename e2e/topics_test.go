@@ -160,11 +160,11 @@ func TestRawMessageKeepsItsBytesAndType(t *testing.T) {
 			payload     []byte
 			want        part
 		}{
-			{"", []byte("21.5 °C"), part{"text/plain", "21.5 °C", ""}},
-			{"", binary, part{"application/octet-stream", base64.StdEncoding.EncodeToString(binary), "base64"}},
-			{"application/json", []byte(`{"t":21.5}`), part{"application/json", `{"t":21.5}`, ""}},
-			{"text/csv; charset=utf-8", []byte("a,b"), part{"text/csv; charset=utf-8", "a,b", ""}},
-			{"image/png", binary, part{"image/png", base64.StdEncoding.EncodeToString(binary), "base64"}},
+			{"", []byte("21.5 °C"), part{MimeType: "text/plain", Body: "21.5 °C", Encoding: ""}},
+			{"", binary, part{MimeType: "application/octet-stream", Body: base64.StdEncoding.EncodeToString(binary), Encoding: "base64"}},
+			{"application/json", []byte(`{"t":21.5}`), part{MimeType: "application/json", Body: `{"t":21.5}`, Encoding: ""}},
+			{"text/csv; charset=utf-8", []byte("a,b"), part{MimeType: "text/csv; charset=utf-8", Body: "a,b", Encoding: ""}},
+			{"image/png", binary, part{MimeType: "image/png", Body: base64.StdEncoding.EncodeToString(binary), Encoding: "base64"}},
 		} {
 			if version == 4 && tt.contentType != "" {
 				continue

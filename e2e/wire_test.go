@@ -60,6 +60,9 @@ type part struct {
 	MimeType string `json:"mimeType"`
 	Body     string `json:"body"`
 	Encoding string `json:"encoding"`
+	URL      string `json:"url"`
+	Size     int64  `json:"size"`
+	Content  string `json:"content"`
 }
 
 type message struct {

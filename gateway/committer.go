@@ -34,6 +34,8 @@ type item struct {
 	// key identifies the command at the store: for messages together with conversation and sender.
 	key   string
 	newID domain.ConversationID
+	// claimed is the external content that the message names.
+	claimed domain.ClaimedContent
 
 	// What the committer finds out. head is the state on which a message was decided, or to which a change led.
 	head    *domain.Conversation
@@ -200,6 +202,9 @@ func (s *shard) inTime(batch []*item) []*item {
 // appendAll decides messages on the cached heads and stores them. Those whose head has moved on are decided again
 // on the new one, in their order.
 func (s *shard) appendAll(items []*item) {
+	if items = s.claim(items); len(items) == 0 {
+		return
+	}
 	for round := 0; len(items) > 0; round++ {
 		drafted := s.decide(items)
 		if len(drafted) == 0 {
@@ -242,7 +247,7 @@ func (s *shard) decide(items []*item) []*item {
 			current[it.stream] = it.stream.Head()
 		}
 		it.head = current[it.stream]
-		heads.Conversation = it.head
+		heads.Conversation, heads.External, heads.Again = it.head, it.claimed.External, it.claimed.Known
 		decision, err := s.g.decide(&heads, it.principal, it.command)
 		if err != nil {
 			it.err = err

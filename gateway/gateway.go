@@ -41,6 +41,9 @@ type Options struct {
 	// MessageRate and CommandRate are per second and user, with bursts of twice that; 0: unlimited.
 	MessageRate float64
 	CommandRate float64
+	// Links make the URLs of external content, and Contents keeps it; nil: there is none.
+	Links    domain.Links
+	Contents Contents
 	// TransientRate is the same for messages to those online only.
 	TransientRate float64
 	// MaxSubscriptions is per session (default 1000).
@@ -87,6 +90,9 @@ type Gateway struct {
 	shards  []*shard
 	// presence is who of the connected users is there.
 	presence *presence
+	// links and contents are nil where there is no external content.
+	links    domain.Links
+	contents Contents
 	limits   domain.Limits
 	logger   *slog.Logger
 	metrics  *gatewayMetrics
@@ -138,7 +144,7 @@ func New(o Options) (*Gateway, error) {
 	g := &Gateway{
 		history: o.History, sessions: o.Sessions, node: newKey(), maxMarked: either(o.MaxMarked, 100),
 		maxUserSessions: o.MaxUserSessions, maxQueue: either(o.MaxQueue, 4096),
-		maxWaiting: either(o.MaxWaitingBytes, 256<<20), auth: o.Authenticator, logins: o.Logins, limits: o.Limits, logger: o.Logger, now: o.Now,
+		maxWaiting: either(o.MaxWaitingBytes, 256<<20), auth: o.Authenticator, logins: o.Logins, links: o.Links, contents: o.Contents, limits: o.Limits, logger: o.Logger, now: o.Now,
 		messageRate: o.MessageRate, commandRate: o.CommandRate, transientRate: o.TransientRate,
 		maxSubscriptions: either(o.MaxSubscriptions, 1000), maxSessions: o.MaxSessions,
 		maxDirect: maxDirectQueue, maxDirectBytes: either(o.MaxDirectBytes, 1<<20),
@@ -325,6 +331,7 @@ func (g *Gateway) run(p domain.Principal, c domain.Command, accepted time.Time, 
 	name := c.Name()
 	finish := func(r domain.Receipt, err error) {
 		g.metrics.command(name, err)
+		r.Result = r.Result.Linked(g.links)
 		done(r, err)
 		g.underway.Done()
 	}

@@ -126,6 +126,7 @@ func (g *Gateway) count(ctx context.Context, r *reminder) error {
 	now := domain.Millis(g.now())
 	for i := range heads.Unread {
 		u := &heads.Unread[i]
+		u.LastMessage = u.LastMessage.Linked(g.links)
 		payload := encode(domain.Notice{Type: domain.NoticeUnread, Time: now, Conversation: &u.Conversation, Unread: u})
 		toInboxes(sessions, payload, func(s *Session) bool { return r.device != nil && s.principal.Device == *r.device })
 	}

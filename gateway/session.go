@@ -284,7 +284,7 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 				window--
 			}
 			dst = append(dst, domain.Delivery{
-				Publication: e.publication(s.principal.User), QoS: sub.qos, Identifiers: sub.identifiers,
+				Publication: s.g.withLinks(e).publication(s.principal.User), QoS: sub.qos, Identifiers: sub.identifiers,
 				Conversation: e.event.Conversation, Seq: e.event.Seq,
 			})
 		}

@@ -31,6 +31,15 @@ type History interface {
 	Events(ctx context.Context, c domain.ConversationID, after, upto domain.Seq) ([]*domain.Event, error)
 }
 
+// Contents keeps external content, and which messages have it. Any goroutine may call it.
+type Contents interface {
+	// Claim notes, in one transaction, that the messages about to be stored have the content that their claims name, where
+	// it is readable and complete, so that it is not removed; it gives the answers in the order of the claims. A claim may
+	// be made again. What is claimed for a message that is not stored in the end counts for nothing after some time. An
+	// error is unavailable or internal.
+	Claim(ctx context.Context, claims []domain.ContentClaim, now int64) ([]domain.ClaimedContent, error)
+}
+
 // Directory knows who may log in. Any goroutine may call it. What is not there is user-not-found or not-found.
 type Directory interface {
 	Credential(ctx context.Context, name domain.Username) (domain.Credential, error)

@@ -59,6 +59,10 @@ type entry struct {
 	once  sync.Once
 	plain *domain.Publication
 	own   *domain.Publication
+	// linked is the entry with URLs for its external content, which are to be made anew from renew on.
+	mu     sync.Mutex
+	linked *entry
+	renew  time.Time
 }
 
 // publication gives the event as the session's user is to see it: its request id is for the initiator's devices.

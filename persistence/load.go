@@ -26,6 +26,7 @@ type texts struct {
 	removeParticipants string
 	closeMemberships   string
 	unread             unreadTexts
+	contents           contentTexts
 	sessions           sessionTexts
 	presence           presenceTexts
 }
@@ -49,6 +50,7 @@ func newTexts(d *dialect) texts {
 				WHERE p.conversation_id = memberships.conversation_id AND p.user_id = memberships.user_id)
 			WHERE conversation_id = $1 AND to_seq IS NULL AND ` + d.among("user_id", "$3"),
 		unread:   newUnreadTexts(d),
+		contents: newContentTexts(d),
 		sessions: newSessionTexts(d),
 		presence: newPresenceTexts(d),
 	}
@@ -315,6 +317,9 @@ func (s *Store) heads(ctx context.Context, q runner, p domain.Principal, needs d
 		if h.Watched, err = scanUsers(ctx, q, selectWatched, int64(p.User)); err != nil {
 			return nil, nil, err
 		}
+	}
+	if h.External, _, err = s.external(ctx, q, s.text.contents.look, p, needs.External); err != nil {
+		return nil, nil, err
 	}
 	if needs.Message > 0 && !needs.Conversation.IsZero() {
 		if h.Message, err = s.message(ctx, q, needs.Conversation, needs.Message); err != nil {

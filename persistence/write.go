@@ -190,6 +190,9 @@ func (w *writing) rewrite(ctx context.Context, m *domain.Event) error {
 	if err != nil {
 		return err
 	}
+	if err := w.content(ctx, m); err != nil {
+		return err
+	}
 	for _, e := range list {
 		now := *m.Message
 		now.Conversation, now.Seq, now.ID = e.Message.Conversation, e.Message.Seq, e.Message.ID

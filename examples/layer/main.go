@@ -1,5 +1,5 @@
 // Command layer plays the features of Layer's guide to sending messages: distinct conversations, participants that anybody may add,
-// messages of several parts, notifications, receipts per recipient, and senders that are services. docs/coming-from/layer.md
+// messages of several parts, rich content, notifications, receipts per recipient, and senders that are services. docs/coming-from/layer.md
 // has a table of all of them.
 //
 // Start a gateway, and play it there (in an account of its own, which it leaves behind):
@@ -11,6 +11,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -33,6 +34,8 @@ type story struct {
 	*walk.Stage
 	backend *walk.Backend
 	users   map[string]walk.User
+	// tokens are access tokens by short name.
+	tokens map[string]string
 	// ann speaks MQTT 5, ben 3.1.1; chris comes later.
 	ann, ben *walk.Client
 	// pair is the distinct conversation of Ann and Ben, trio that of three.
@@ -46,11 +49,12 @@ type created struct {
 }
 
 func tell(s *walk.Stage) {
-	t := &story{Stage: s, users: make(map[string]walk.User)}
+	t := &story{Stage: s, users: make(map[string]walk.User), tokens: make(map[string]string)}
 	t.prepare()
 	t.distinct()
 	t.participants()
 	t.parts()
+	t.richContent()
 	t.notification()
 	t.receipts()
 	t.services()
@@ -81,15 +85,16 @@ Your backend knows the users; it makes them, and gets access tokens for them, wh
 		var made struct{ User walk.User }
 		t.backend.Call("POST", "/v1/users", walk.M{"username": t.name(short)}, &made)
 		t.users[short] = made.User
+		var tokens walk.Tokens
+		t.backend.Call("POST", "/v1/users/"+t.name(short)+"/tokens", walk.M{}, &tokens)
+		t.tokens[short] = tokens.AccessToken
 	}
 	t.ann, t.ben = t.connect("ann", 5), t.connect("ben", 3)
 }
 
-// connect connects a user with a token that the backend gets.
+// connect connects a user with the token that the backend has got.
 func (t *story) connect(short string, version int) *walk.Client {
-	var tokens walk.Tokens
-	t.backend.Call("POST", "/v1/users/"+t.name(short)+"/tokens", walk.M{}, &tokens)
-	c := t.Connect(walk.Login{Name: short, Username: t.name(short), Password: tokens.AccessToken, Version: version})
+	c := t.Connect(walk.Login{Name: short, Username: t.name(short), Password: t.tokens[short], Version: version})
 	c.Listen()
 	return c
 }
@@ -187,12 +192,36 @@ A message has up to 16 parts, in order, each with a MIME type: text as it is, ot
 	ev, _ = t.both(t.pair, "sendMessage")
 	t.Check(ev.Message.Parts[0].MimeType == "application/octet-stream" && ev.Message.Parts[0].Encoding == "base64", "bytes are bytes")
 
-	t.Say("Larger content stands elsewhere.")
+	t.Say("A part may also stand elsewhere, under a URL of yours.")
 	t.ann.Publish(messages(t.pair), walk.M{"parts": []walk.M{
 		{"mimeType": "video/mp4", "url": "https://files.example/beach.mp4", "size": 31337},
 	}})
 	_, ev = t.both(t.pair, "sendMessage")
 	t.Check(ev.Message.Parts[0].URL == "https://files.example/beach.mp4" && ev.Message.Parts[0].Size == 31337, "a link, with its size")
+}
+
+// richContent sends what is too large for a message.
+func (t *story) richContent() {
+	t.Section("Rich content", `
+What is too large for a message is uploaded to the gateway first; the part names it. Readers get a URL that is good for a day.`)
+	film := bytes.Repeat([]byte{0xff, 0xfb, 0x90, 0x64}, 50_000)
+	app := t.Backend("ann", t.tokens["ann"])
+	var made struct{ Content walk.Content }
+	app.Call("POST", "/v1/content", walk.M{"mimeType": "video/mp4", "size": len(film)}, &made)
+	app.Upload(made.Content.UploadURL, "video/mp4", film, &made)
+	t.Check(made.Content.Complete && made.Content.Received == int64(len(film)), "%d bytes have come", made.Content.Received)
+	t.ann.Publish(messages(t.pair), walk.M{"parts": []walk.M{{"mimeType": "video/mp4", "content": made.Content.ID}}})
+	_, ev := t.both(t.pair, "sendMessage")
+	part := ev.Message.Parts[0]
+	t.Check(part.Content == made.Content.ID && part.Size == int64(len(film)), "Ben gets the part with its size, %d bytes", part.Size)
+	got := t.Backend("ben", "").Download(part.URL)
+	t.Check(bytes.Equal(got, film), "and the same %d bytes", len(got))
+
+	t.Say("A URL that has expired is replaced.")
+	t.Backend("ben", t.tokens["ben"]).Call("GET", "/v1/content/"+part.Content, nil, &made)
+	got = t.Backend("ben", "").Download(made.Content.URL)
+	t.Check(bytes.Equal(got, film), "the fresh one is good as well")
+	t.Backend("chris", t.tokens["chris"]).Refused("GET", "/v1/content/"+part.Content, nil, "not-found")
 }
 
 // notification sends a message with what a phone shows.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"strings"
 )
 
 // Backend is a client of the HTTP API: a server program of the customer, an operator, or an app that uses HTTP.
@@ -32,6 +33,24 @@ func (b *Backend) Call(method, path string, body, result any) (status int) {
 	return status
 }
 
+// Upload puts bytes to a signed URL, which needs no login, and decodes the answer.
+func (b *Backend) Upload(signed, mimeType string, content []byte, result any) {
+	status, answer := b.send(http.MethodPut, signed, mimeType, content)
+	if status >= 300 {
+		b.stage.fail("PUT %s: %d %s", signed, status, answer)
+	}
+	b.stage.decode(answer, result)
+}
+
+// Download gets the bytes that a signed URL stands for.
+func (b *Backend) Download(signed string) []byte {
+	status, content := b.send(http.MethodGet, signed, "", nil)
+	if status >= 300 {
+		b.stage.fail("GET %s: %d %s", signed, status, content)
+	}
+	return content
+}
+
 // Refused makes a request that must be refused with the code.
 func (b *Backend) Refused(method, path string, body any, code string) Refusal {
 	status, answer := b.do(method, path, body)
@@ -42,21 +61,29 @@ func (b *Backend) Refused(method, path string, body any, code string) Refusal {
 }
 
 func (b *Backend) do(method, path string, body any) (int, []byte) {
-	s := b.stage
-	var payload []byte
-	if body != nil {
-		payload = s.encode(body)
+	if body == nil {
+		return b.send(method, path, "", nil)
 	}
-	s.shown(b.name, "▶", method+" "+path, payload)
-	req, err := http.NewRequestWithContext(s.ctx, method, s.gateway.HTTP+path, bytes.NewReader(payload))
+	return b.send(method, path, "application/json", b.stage.encode(body))
+}
+
+// send makes a request to a path of the API, or without authorization to a whole URL.
+func (b *Backend) send(method, where, mimeType string, payload []byte) (int, []byte) {
+	s := b.stage
+	s.shown(b.name, "▶", method+" "+where, payload)
+	path, ours := where, strings.HasPrefix(where, "/")
+	if ours {
+		where = s.gateway.HTTP + path
+	}
+	req, err := http.NewRequestWithContext(s.ctx, method, where, bytes.NewReader(payload))
 	if err != nil {
 		s.fail("%v", err)
 	}
-	if b.bear != "" {
+	if ours && b.bear != "" {
 		req.Header.Set("Authorization", "Bearer "+b.bear)
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+	if mimeType != "" {
+		req.Header.Set("Content-Type", mimeType)
 	}
 	client := http.Client{Timeout: patience}
 	defer client.CloseIdleConnections()

@@ -91,6 +91,18 @@ type Part struct {
 	Encoding string `json:"encoding"`
 	URL      string `json:"url"`
 	Size     int64  `json:"size"`
+	Content  string `json:"content"`
+}
+
+// Content is what is too large for messages, and kept beside them.
+type Content struct {
+	ID        string `json:"id"`
+	MimeType  string `json:"mimeType"`
+	Size      int64  `json:"size"`
+	Received  int64  `json:"received"`
+	Complete  bool   `json:"complete"`
+	URL       string `json:"url"`
+	UploadURL string `json:"uploadUrl"`
 }
 
 // Message is a stored message.

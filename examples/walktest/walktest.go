@@ -47,6 +47,7 @@ func start(t *testing.T, storeURL string) walk.Gateway {
 	t.Helper()
 	cfg := configs.Default()
 	cfg.Store.URL = storeURL
+	cfg.Content.URL = "file://" + filepath.Join(t.TempDir(), "content")
 	cfg.MQTT.TCP, cfg.MQTT.WS, cfg.HTTP.Address, cfg.Metrics.Address = "127.0.0.1:0", "", "127.0.0.1:0", ""
 	cfg.Admin.Key = "the-admin-key-of-the-examples"
 	cfg.Login.Argon2Memory, cfg.Login.Argon2Iterations = 64, 1 // what a login costs is not the point here

@@ -61,3 +61,39 @@ func TestAnswersOtherThanExpectedEndTheExample(t *testing.T) {
 		})
 	}
 }
+
+func TestEventsOutOfOrderOrUntoldEndTheExample(t *testing.T) {
+	// That nothing is missing, and nothing comes twice or unasked for, is what every section claims without saying so.
+	event := func(seq, kind string) publication {
+		return publication{"conversations/1/events", []byte(`{"conversation":"1","seq":` + seq + `,"type":"` + kind + `"}`)}
+	}
+	for name, test := range map[string]struct {
+		arrived []publication
+		want    string
+	}{
+		"in order": {[]publication{event("1", "createConversation"), event("2", "sendMessage")}, ""},
+		"a gap":    {[]publication{event("1", "createConversation"), event("3", "sendMessage")}, "event 3 after 1"},
+		"twice":    {[]publication{event("1", "createConversation"), event("1", "createConversation")}, "event 1 after 1"},
+		"of another type": {
+			[]publication{event("1", "createConversation"), event("2", "editMessage")}, "editMessage where sendMessage was due",
+		},
+		"one too many": {
+			[]publication{event("1", "createConversation"), event("2", "sendMessage"), event("3", "sendMessage")}, "also received",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := Play(t.Context(), &bytes.Buffer{}, Gateway{}, "test", func(s *Stage) {
+				c := &Client{Name: "alice", stage: s, last: make(map[string]int64), more: make(chan struct{}, 1)}
+				for _, p := range test.arrived {
+					c.receive(p)
+				}
+				c.Event("1", "createConversation")
+				c.Event("1", "sendMessage")
+				c.nothingLeft()
+			})
+			if got := err != nil; got != (test.want != "") || got && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("the example ended with %v", err)
+			}
+		})
+	}
+}

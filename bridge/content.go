@@ -211,10 +211,9 @@ func came(w http.ResponseWriter, x domain.ExternalContent) {
 }
 
 func (a *api) answer(w http.ResponseWriter, r *http.Request, status int, x domain.ExternalContent) {
-	body, err := huma.DefaultJSONFormat.Marshal, error(nil)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	if err = body(w, domain.Result{External: &x}); err != nil {
+	if err := huma.DefaultJSONFormat.Marshal(w, domain.Result{External: &x}); err != nil {
 		a.Logger.LogAttrs(r.Context(), slog.LevelDebug, "answering", slog.Any("error", err)) // the client has gone
 	}
 }

@@ -441,8 +441,12 @@ func TestUploadsAreHeldToWhatWasAnnounced(t *testing.T) {
 		users := w.users(t, "ann", "ben")
 		ann := w.as(t, users[0])
 		for _, bad := range []map[string]any{
-			{"mimeType": "nonsense", "size": 5}, {"mimeType": "a/b"}, {"mimeType": "a/b", "size": -1}, {"size": 5},
-			{"mimeType": "a/b", "size": 5, "sha256": "abc"}, {"mimeType": "a/b", "size": 5, "name": "x"},
+			{"mimeType": "nonsense", "size": 5},
+			{"mimeType": "a/b"},
+			{"mimeType": "a/b", "size": -1},
+			{"size": 5},
+			{"mimeType": "a/b", "size": 5, "sha256": "abc"},
+			{"mimeType": "a/b", "size": 5, "name": "x"},
 		} {
 			if p := ann.refused(t, "POST", "/v1/content", bad); p.Status != 400 || p.Number != 1 {
 				t.Errorf("%v: %+v", bad, p)
@@ -794,7 +798,9 @@ func TestUploadsSurviveTheGatewayThatTookThem(t *testing.T) {
 			gw.signal(t, end)
 			gw.exit(t)
 			_ = feed.CloseWithError(io.ErrUnexpectedEOF)
-			<-over
+			if err := <-over; err == nil {
+				t.Error("the upload was answered by a gateway that ended")
+			}
 			gw = spawn(t, where, setting)
 			// The port is another, so are the URLs.
 			x = contentIn(t, gw.api(token).ok(t, "GET", "/v1/content/"+x.ID, nil))

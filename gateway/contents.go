@@ -66,7 +66,7 @@ func (g *Gateway) withLinks(e *entry) *entry {
 		until := e.renew
 		for i := range ev.Message.Parts {
 			if p := &ev.Message.Parts[i]; p.Content != "" {
-				until = now.Add((time.UnixMilli(p.URLExpires).Sub(now)) / 2)
+				until = now.Add(time.UnixMilli(p.URLExpires).Sub(now) / 2)
 			}
 		}
 		e.linked, e.renew = &entry{event: &ev, accepted: e.accepted}, until

@@ -81,7 +81,7 @@ const (
 	joinBlob   = `UPDATE content_blobs SET start = $3, size = $4, doomed_at = NULL
 		WHERE key = $1 AND content_id = $2 AND start IS NULL AND doomed_at IS NOT NULL`
 	growContent = `UPDATE contents SET received = $3, digest = $4, sha256 = $5, unused_since = $6
-		WHERE id = $1 AND received = $2 AND unused_since > 0`
+		WHERE id = $1 AND received = $2 AND $3 <= size AND unused_since > 0`
 	doomBlobs   = `UPDATE content_blobs SET doomed_at = $2 WHERE content_id = $1`
 	resetUpload = `UPDATE contents SET received = 0, digest = NULL, unused_since = $3
 		WHERE id = $1 AND received = $2 AND received < size AND unused_since > 0`

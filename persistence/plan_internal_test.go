@@ -68,6 +68,16 @@ func asked(s *Store) map[string]string {
 		s.text.presence.unwatch:                  "watches_watched",
 		s.text.presence.lastSeen:                 "presence_pkey",
 		burySeen:                                 "presence_node",
+		s.text.contents.look:                     "contents_pkey",
+		s.text.contents.message:                  "events_client",
+		s.text.contents.takeUnused:               "contents_unused",
+		s.text.contents.takeDoomed:               "content_blobs_doomed",
+		selectUses:                               "content_uses_message",
+		selectBlobs:                              "content_blobs_content",
+		sumContents:                              "contents_owner",
+		selectUnsettled:                          "content_uses_unsettled",
+		doomBlobs:                                "content_blobs_content",
+		doomUnused:                               "content_uses_pkey",
 	}
 }
 
@@ -90,6 +100,9 @@ const fill = `
 		SELECT id, '', 5, 1, '[]', CASE id % 2 WHEN 0 THEN id % 3 END, 0, 0, CASE id % 2 WHEN 1 THEN id END FROM users;
 	INSERT INTO watches SELECT a.id, b.id FROM users a, users b WHERE (a.id + b.id) % 20 = 0;
 	INSERT INTO presence SELECT id, 0, CASE id % 2 WHEN 0 THEN id % 3 END FROM users;
+	INSERT INTO contents SELECT n, 1, n % 1000 + 1, 'a/b', 1, '', n % 2, '', 0, CASE n % 50 WHEN 0 THEN n END FROM generate_series(1, 5000) n;
+	INSERT INTO content_blobs SELECT n, n, 0, 1, CASE n % 50 WHEN 0 THEN n END FROM generate_series(1, 5000) n;
+	INSERT INTO content_uses SELECT n, CAST(lpad(to_hex(n % 2000 + 1), 32, '0') AS uuid), 1, '2 0', n, n % 50 > 0 FROM generate_series(1, 5000) n;
 	INSERT INTO cursors SELECT s.id, m.conversation_id, 1 FROM sessions s JOIN memberships m ON m.user_id = s.user_id;
 	INSERT INTO events (conversation_id, seq, sender_id, client_id, kind, about, created_at, payload)
 		SELECT CAST(lpad(to_hex(c), 32, '0') AS uuid), n, 1, n::text || ' ' || CASE n WHEN 1 THEN c ELSE 0 END, CASE n WHEN 1 THEN 1 ELSE 4 END,

@@ -27,6 +27,7 @@ type Store interface {
 	gateway.Registry
 	Attendance
 	Keeper
+	ContentKeeper
 	Lifecycle
 }
 
@@ -108,6 +109,9 @@ func Run(t *testing.T, b Backend) {
 		{"ConversationsAreListedPageByPage", conversationsAreListed},
 		{"RewrittenMessagesLeaveNothingBehind", rewrittenMessages},
 		{"RemovedMessagesLeaveNothingBehind", removedMessagesByCommand},
+		{"ContentGrowsByWhatFollows", contentGrows},
+		{"ContentFollowsItsMessages", contentFollowsMessages},
+		{"ContentIsNotRemovedUnderAMessage", contentIsNotRemovedUnderAMessage},
 		{"UnreadMessagesAreCountedExactly", unreadIsExact},
 		{"UnreadMessagesAreCountedUpToAThousand", unreadCountsToAThousand},
 		{"UnreadConversationsComeNewestFirst", unreadComesNewestFirst},

@@ -99,13 +99,13 @@ func (a *api) describeTransfers(path string, answer *huma.Schema) {
 		return &huma.Param{Name: name, In: "header", Schema: &huma.Schema{Type: huma.TypeString}, Description: about}
 	}
 	bytes := map[string]*huma.MediaType{"*/*": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}
-	refusals := func(rt route, own map[string]*huma.Response) map[string]*huma.Response {
+	refusals := func(codes []domain.Code, also int, own map[string]*huma.Response) map[string]*huma.Response {
 		problems := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "")
-		by := make(map[int][]string)
-		for _, code := range rt.refusals {
+		by := map[int][]string{also: {string(domain.InvalidRequest)}}
+		for _, code := range codes {
 			by[code.Info().Status] = append(by[code.Info().Status], string(code))
 		}
-		for status, codes := range by {
+		for status, codes := range by { // each has a place of its own
 			own[strconv.Itoa(status)] = &huma.Response{
 				Description: http.StatusText(status) + ": " + strings.Join(codes, ", "),
 				Content:     map[string]*huma.MediaType{problemType: {Schema: problems}},
@@ -118,9 +118,9 @@ func (a *api) describeTransfers(path string, answer *huma.Schema) {
 		OperationID: "downloadContent", Method: http.MethodGet, Path: path, Tags: []string{tagContent}, Summary: "Download content",
 		Description: "With a signed URL, by whoever has it; ranges are served, and HEAD.", Security: []map[string][]string{},
 		Parameters: append(slices.Clone(params), header("Range", "The bytes wanted.")),
-		Responses: refusals(route{refusals: common}, map[string]*huma.Response{
+		Responses: refusals(common, http.StatusRequestedRangeNotSatisfiable, map[string]*huma.Response{
 			"200": {Description: "OK", Content: bytes}, "206": {Description: "A range", Content: bytes},
-			"304": {Description: "Not modified"}, "416": {Description: "There is no such range"},
+			"304": {Description: "Not modified"},
 		}),
 	})
 	json := map[string]*huma.MediaType{"application/json": {Schema: answer}}
@@ -134,9 +134,8 @@ func (a *api) describeTransfers(path string, answer *huma.Schema) {
 			&huma.Param{Name: "offset", In: "query", Schema: &huma.Schema{Type: huma.TypeInteger, Format: "int64"}, Description: "Instead of Content-Range: where the body begins."},
 		),
 		RequestBody: &huma.RequestBody{Required: true, Content: bytes},
-		Responses: refusals(route{refusals: append(common, domain.AlreadyExists, domain.MessageTooLarge)}, map[string]*huma.Response{
+		Responses: refusals(append(common, domain.AlreadyExists, domain.MessageTooLarge), http.StatusUnsupportedMediaType, map[string]*huma.Response{
 			"200": {Description: "OK", Content: json}, "202": {Description: "More is missing", Content: json},
-			"415": {Description: "The type is not the one announced"},
 		}),
 	})
 }
@@ -225,17 +224,16 @@ func (a *api) upload(w http.ResponseWriter, r *http.Request) {
 	if x.ID != "" {
 		came(w, x)
 	}
+	var refusal *domain.Error
 	var slow interface{ Timeout() bool }
 	switch {
 	case err == nil && x.Complete:
 		a.answer(w, r, http.StatusOK, x)
 	case err == nil:
 		a.answer(w, r, http.StatusAccepted, x)
-	case errors.As(err, &slow) && slow.Timeout():
+	case !errors.As(err, &refusal) && errors.As(err, &slow) && slow.Timeout():
 		problem(http.StatusRequestTimeout, domain.InvalidRequest, "no bytes came for too long; what came before is kept").write(w)
-	case errors.Is(err, errInterrupted):
-		problem(http.StatusConflict, domain.AlreadyExists, "another request goes on with the upload, or the gateway stops").write(w)
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case !errors.As(err, &refusal) && errors.Is(err, io.ErrUnexpectedEOF):
 		problem(http.StatusBadRequest, domain.InvalidRequest, "the body ended too early; what came is kept").write(w)
 	default:
 		a.refuse(ctx, err).write(w)
@@ -364,15 +362,37 @@ func (p *patientBody) Close() error {
 	return ignoreUnsupported(p.control.SetReadDeadline(time.Now()))
 }
 
-// patient writes an answer for as long as the client takes it.
+// patient writes an answer for as long as the client takes it. Where the standard library refuses, it answers with a
+// problem.
 type patient struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	idle    time.Duration
+	refused bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (p *patient) WriteHeader(status int) {
+	if status < http.StatusBadRequest {
+		p.ResponseWriter.WriteHeader(status)
+		return
+	}
+	p.refused = true
+	for _, of := range [...]string{"Content-Length", "Content-Disposition", "Cache-Control", "Etag"} {
+		p.Header().Del(of)
+	}
+	detail := "the request has a condition that does not hold"
+	if status == http.StatusRequestedRangeNotSatisfiable {
+		detail = "the content has no such range"
+	}
+	problemOfStatus(status, detail).write(p.ResponseWriter)
 }
 
 // Write implements io.Writer.
 func (p *patient) Write(b []byte) (int, error) {
+	if p.refused {
+		return len(b), nil // a text that the problem stands for
+	}
 	if err := ignoreUnsupported(p.control.SetWriteDeadline(time.Now().Add(p.idle))); err != nil {
 		return 0, err
 	}

@@ -173,7 +173,7 @@ func (s *Service) Close() {
 	s.mu.Lock()
 	s.closed = true
 	for _, u := range s.uploads {
-		_ = u.body.Close() // it is only to stop reading
+		u.end(errEnding())
 	}
 	s.mu.Unlock()
 	s.ended.Wait()

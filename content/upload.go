@@ -10,6 +10,7 @@ import (
 	"hash"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/parley-im/parley/domain"
@@ -20,6 +21,39 @@ type upload struct {
 	body io.ReadCloser
 	// over is closed when the request has ended.
 	over chan struct{}
+
+	mu sync.Mutex
+	// failed is set when body has failed by itself, why when it was ended before that.
+	failed bool
+	why    error
+}
+
+// end ends the request, for the reason.
+func (u *upload) end(why error) {
+	u.mu.Lock()
+	if !u.failed && u.why == nil {
+		u.why = why
+	}
+	u.mu.Unlock()
+	_ = u.body.Close() // it is only to stop reading
+}
+
+// Read implements io.Reader.
+func (u *upload) Read(b []byte) (int, error) {
+	n, err := u.body.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.why != nil {
+			return n, u.why
+		}
+		u.failed = true
+	}
+	return n, err
+}
+
+func errEnding() error {
+	return domain.Errorf(domain.Unavailable, "the gateway is shutting down; what came is kept")
 }
 
 // finishing is how long what has come may take to be kept after its client has gone.
@@ -32,11 +66,11 @@ const finishing = 2 * time.Minute
 // announced; what came is forgotten), already-exists (the upload has come to another offset; the content tells which),
 // unavailable. When body fails, what came before is kept and the error wraps that of body.
 func (s *Service) Receive(ctx context.Context, id domain.ContentID, p domain.ContentPiece, body io.ReadCloser) (domain.ExternalContent, error) {
-	leave, err := s.enter(ctx, id, body)
+	u, err := s.enter(ctx, id, body)
 	if err != nil {
 		return domain.ExternalContent{}, err
 	}
-	defer leave()
+	defer s.leave(id, u)
 	x, err := s.Store.Content(ctx, id)
 	if err != nil || x.Complete {
 		return s.linked(x.ExternalContent), err
@@ -45,35 +79,36 @@ func (s *Service) Receive(ctx context.Context, id domain.ContentID, p domain.Con
 		return s.linked(x.ExternalContent), err
 	}
 	// What has come is kept although the client has gone, or the gateway stops.
-	defer context.AfterFunc(ctx, func() { _ = body.Close() })()
-	err = s.read(context.WithoutCancel(ctx), &x, body)
+	defer context.AfterFunc(ctx, func() { u.end(errEnding()) })()
+	err = s.read(context.WithoutCancel(ctx), &x, u)
 	s.metrics.ended(err, x.Complete)
 	return s.linked(x.ExternalContent), err
 }
 
 // enter makes the request the one that writes the content.
-func (s *Service) enter(ctx context.Context, id domain.ContentID, body io.ReadCloser) (leave func(), err error) {
-	u := &upload{body: body, over: make(chan struct{})}
+func (s *Service) enter(ctx context.Context, id domain.ContentID, body io.ReadCloser) (u *upload, err error) {
+	u = &upload{body: body, over: make(chan struct{})}
 	for {
 		s.mu.Lock()
 		old := s.uploads[id]
 		switch {
 		case s.closed:
-			err = domain.Errorf(domain.Unavailable, "the gateway is shutting down")
+			err = errEnding()
 		case old == nil && len(s.uploads) >= maxUploads:
 			err = domain.Errorf(domain.Unavailable, "too many uploads at a time")
 		case old == nil:
 			s.uploads[id] = u
 			s.ended.Add(1)
 		default:
-			_ = old.body.Close() // its client has most likely lost the connection, and this is it again
+			// Its client has most likely lost the connection, and this is it again.
+			old.end(domain.Errorf(domain.AlreadyExists, "another request goes on with the upload"))
 		}
 		s.mu.Unlock()
 		if err != nil {
 			return nil, err
 		}
 		if old == nil {
-			break
+			return u, nil
 		}
 		select {
 		case <-old.over:
@@ -81,13 +116,14 @@ func (s *Service) enter(ctx context.Context, id domain.ContentID, body io.ReadCl
 			return nil, domain.Because(domain.Unavailable, ctx.Err(), "an earlier request for the upload does not end")
 		}
 	}
-	return func() {
-		s.mu.Lock()
-		delete(s.uploads, id)
-		s.mu.Unlock()
-		close(u.over)
-		s.ended.Done()
-	}, nil
+}
+
+func (s *Service) leave(id domain.ContentID, u *upload) {
+	s.mu.Lock()
+	delete(s.uploads, id)
+	s.mu.Unlock()
+	close(u.over)
+	s.ended.Done()
 }
 
 // begin checks that the piece continues the content, and starts it anew where it is the whole.

@@ -254,8 +254,16 @@ func TestUploadedContentIsNamedByPartsAndReadByURL(t *testing.T) {
 		if res := mustTransfer(t, "GET", done.URL, nil, "Range", "bytes=-5"); res.status != http.StatusPartialContent || !bytes.Equal(res.body, data[len(data)-5:]) {
 			t.Errorf("the end: %d", res.status)
 		}
-		if res := mustTransfer(t, "GET", done.URL, nil, "Range", "bytes=400000-"); res.status != http.StatusRequestedRangeNotSatisfiable {
-			t.Errorf("a range beyond: %d", res.status)
+		res = mustTransfer(t, "GET", done.URL, nil, "Range", "bytes=400000-")
+		if p := refusalIn(t, res); p.Status != http.StatusRequestedRangeNotSatisfiable || res.header.Get("Content-Range") != "bytes */300000" {
+			t.Errorf("a range beyond: %+v %v", p, res.header)
+		}
+		etag := mustTransfer(t, "HEAD", done.URL, nil).header.Get("Etag")
+		if res := mustTransfer(t, "GET", done.URL, nil, "If-None-Match", etag); res.status != http.StatusNotModified || etag == "" {
+			t.Errorf("the same again: %d, %s", res.status, etag)
+		}
+		if p := refusalIn(t, mustTransfer(t, "GET", done.URL, nil, "If-Match", `"another"`)); p.Status != http.StatusPreconditionFailed {
+			t.Errorf("another content: %+v", p)
 		}
 		res = mustTransfer(t, "HEAD", done.URL, nil)
 		for name, want := range map[string]string{
@@ -781,10 +789,10 @@ func TestUploadsSurviveTheGatewayThatTookThem(t *testing.T) {
 				t.Fatal(err)
 			}
 			slow, feed := io.Pipe()
-			over := make(chan error, 1)
+			over := make(chan int, 1) // the status of the answer; 0: there was none
 			go func() {
-				_, err := transfer(t.Context(), "PUT", x.UploadURL+"&offset="+strconv.FormatInt(at, 10), slow)
-				over <- err
+				res, _ := transfer(t.Context(), "PUT", x.UploadURL+"&offset="+strconv.FormatInt(at, 10), slow)
+				over <- res.status
 			}()
 			if _, err := feed.Write(data[at : at+9<<20]); err != nil {
 				t.Fatal(err)
@@ -798,8 +806,8 @@ func TestUploadsSurviveTheGatewayThatTookThem(t *testing.T) {
 			gw.signal(t, end)
 			gw.exit(t)
 			_ = feed.CloseWithError(io.ErrUnexpectedEOF)
-			if err := <-over; err == nil {
-				t.Error("the upload was answered by a gateway that ended")
+			if status := <-over; status != map[syscall.Signal]int{syscall.SIGKILL: 0, syscall.SIGTERM: 503}[end] {
+				t.Errorf("%v: the upload was answered with %d", end, status)
 			}
 			gw = spawn(t, where, setting)
 			// The port is another, so are the URLs.

@@ -142,7 +142,8 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 		users := w.users(t, "alice", "bob")
 		c := w.conversation(t, users...)
 		alice := w.online(t, users[0], 5)
-		bob := w.online(t, users[1], 4)
+		bob := w.connect(t, users[1], 4)
+		bob.subscribe(t, 1, allEvents) // his inbox would tell him of unread messages, or not, depending on when they are counted
 		const n = 10
 		for i := range n {
 			alice.say(t, c, text("hello"))

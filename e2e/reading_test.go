@@ -455,7 +455,7 @@ func TestAReturningDeviceIsToldWhatIsUnread(t *testing.T) {
 			t.Fatal("the session is gone")
 		}
 		var u unread
-		got := d.read(t)
+		got := d.readAny(t)
 		if err := json.Unmarshal(got.Payload, &u); err != nil || u.Type != "unread" || u.Conversation != c || u.Unread != 1 || got.QoS != 1 {
 			t.Errorf("told %s, %v", got.Payload, err)
 		}

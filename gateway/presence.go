@@ -78,6 +78,8 @@ type change struct {
 	others domain.Status
 	// hidden: others see no difference.
 	hidden bool
+	// told are the sessions that began to follow the user after the change: they were given what it led to.
+	told map[*Session]struct{}
 }
 
 // subject is what a notice tells of: only the newest one counts.
@@ -292,8 +294,8 @@ func (p *presence) round(ctx context.Context) error {
 	for id, c := range changes {
 		p.show(id, c)
 	}
-	p.mu.Unlock()
 	p.g.metrics.presenceChanges.Add(float64(len(changes)))
+	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, p.g.commitTimeout)
 	defer cancel()
 	if err := p.save(ctx); err != nil {
@@ -322,6 +324,9 @@ func (p *presence) show(id domain.UserID, c change) {
 	topic := domain.Topic{Kind: domain.StatusTopic, User: c.name}
 	pub := &domain.Publication{Topic: topic.String(), Payload: encode(statusNotice(now, c.others))}
 	for s := range followers {
+		if _, knows := c.told[s]; knows {
+			continue
+		}
 		s.pushLatest(topic, subject{about: id}, pub, false)
 	}
 }

@@ -84,6 +84,13 @@ func (s *shelf) SavePositions(_ context.Context, positions []domain.Position, _ 
 	return nil
 }
 
+// set changes the shelf, or looks at it.
+func (s *shelf) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
 func (s *shelf) CloseSession(context.Context, domain.SessionID, string, int64, int64, uint32) error {
 	return nil
 }
@@ -112,20 +119,24 @@ func TestAGatewayThatCannotWritePositionsStillLives(t *testing.T) {
 		w, kept := shelved(t)
 		c := w.converse(1, 2)
 		w.connect(2)
-		kept.deaf = true
+		kept.set(func() { kept.deaf = true })
 		w.do(1, message(c, "hello", ""))
 		w.pass(61 * time.Second)
-		if kept.beats < 6 {
-			t.Errorf("%d beats in a minute", kept.beats)
-		}
-		if len(kept.positions) > 0 {
-			t.Errorf("positions %v are written", kept.positions)
-		}
-		kept.deaf = false
+		kept.set(func() {
+			if kept.beats < 6 {
+				t.Errorf("%d beats in a minute", kept.beats)
+			}
+			if len(kept.positions) > 0 {
+				t.Errorf("positions %v are written", kept.positions)
+			}
+			kept.deaf = false
+		})
 		w.pass(2 * time.Second)
-		if kept.positions[c] != 2 {
-			t.Errorf("afterwards the position is %d, want 2", kept.positions[c])
-		}
+		kept.set(func() {
+			if kept.positions[c] != 2 {
+				t.Errorf("afterwards the position is %d, want 2", kept.positions[c])
+			}
+		})
 	})
 }
 

@@ -67,6 +67,13 @@ func (p *presence) follow(s *Session, name domain.Username, f followed, wanted, 
 		status = u.public(f.id)
 	}
 	status.LastSeen = max(status.LastSeen, f.seen, p.unsaved[f.id].At, p.saving[f.id].At)
+	if c, pending := p.changes[f.id]; pending {
+		if c.told == nil {
+			c.told = make(map[*Session]struct{}, 1)
+		}
+		c.told[s] = struct{}{}
+		p.changes[f.id] = c
+	}
 	topic := domain.Topic{Kind: domain.StatusTopic, User: name}
 	s.pushLatest(topic, subject{about: f.id}, &domain.Publication{
 		Topic: topic.String(), Payload: encode(statusNotice(domain.Millis(p.g.now()), status)),

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -21,17 +20,17 @@ import (
 )
 
 // newService is a login service with its hook.
-func newService(t *testing.T, answer http.HandlerFunc, change func(*HookOptions)) (*Hook, *bytes.Buffer) {
+func newService(t *testing.T, answer http.HandlerFunc, change func(*HookOptions)) (*Hook, *locked) {
 	t.Helper()
 	server := httptest.NewTLSServer(answer)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	t.Cleanup(server.Close)
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
-	log := &bytes.Buffer{}
+	log := &locked{}
 	o := HookOptions{
 		URL: server.URL + "/login?key=in-the-url", Token: "s3cret", Roots: roots, Timeout: 2 * time.Second,
-		Logger: slog.New(slog.NewTextHandler(&locked{w: log}, nil)),
+		Logger: slog.New(slog.NewTextHandler(log, nil)),
 	}
 	if change != nil {
 		change(&o)
@@ -176,7 +175,7 @@ func TestAQuestionEndsWithItsLogin(t *testing.T) {
 	}, nil)
 	_, err := h.Ask(ctx, attempt())
 	wantCode(t, "gone", err, domain.Unavailable)
-	if log.Len() > 0 {
+	if log.String() != "" {
 		t.Errorf("the log says %q", log)
 	}
 }

@@ -154,7 +154,7 @@ func (c *clock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
 type border struct {
 	*Issuers
 	clock *clock
-	log   *bytes.Buffer
+	log   *locked
 }
 
 const issuerName = "https://login.example.com/"
@@ -169,9 +169,9 @@ func newBorder(tb testing.TB, i *idp, change func(*Issuer)) *border {
 	if change != nil {
 		change(&o)
 	}
-	b := &border{clock: &clock{}, log: &bytes.Buffer{}}
+	b := &border{clock: &clock{}, log: &locked{}}
 	b.clock.ms.Store(1_700_000_000_000)
-	logger := slog.New(slog.NewTextHandler(&locked{w: b.log}, nil))
+	logger := slog.New(slog.NewTextHandler(b.log, nil))
 	before := i.requests.Load()
 	var err error
 	b.Issuers, err = NewIssuers(IssuersOptions{Issuers: []Issuer{o}, Roots: roots, Now: b.clock.now, Logger: logger})
@@ -219,7 +219,14 @@ func (b *border) verify(tb testing.TB, token string) (domain.Vouched, error) {
 
 type locked struct {
 	mu sync.Mutex
-	w  *bytes.Buffer
+	w  bytes.Buffer
+}
+
+// String gives what was written.
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.String()
 }
 
 func (l *locked) Write(p []byte) (int, error) {

@@ -231,10 +231,11 @@ func DefaultLimits() Limits {
 	return Limits{MessageBytes: 64 << 10, PartBytes: 32 << 10, TextChars: 5000, Parts: 16, Participants: 1000, Watched: 1000}
 }
 
-// The most characters of an id, and bytes of a MIME type.
+// The most characters of an id, and bytes of a MIME type; the last of the built-in types of messages.
 const (
-	maxClientID = 64
-	maxMimeType = 255
+	maxClientID      = 64
+	maxMimeType      = 255
+	leastMessageType = -6
 )
 
 var mimePattern = regexp.MustCompile(`^[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}([ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?$`)
@@ -298,6 +299,9 @@ func (c *Content) check(l Limits) error {
 	// Bytes bound code points from above: most texts need no counting.
 	if len(c.Text) > l.TextChars && utf8.RuneCountInString(c.Text) > l.TextChars {
 		return Errorf(MessageTooLarge, "text is longer than %d characters", l.TextChars)
+	}
+	if c.MessageType < leastMessageType {
+		return Errorf(InvalidRequest, "messageType is %d to -1 for what is built in, or a positive number of the application's", leastMessageType)
 	}
 	for i, o := range c.Payload {
 		if len(o) == 0 {

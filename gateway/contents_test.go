@@ -131,7 +131,7 @@ func TestURLsAreGoodWhenTheyAreDelivered(t *testing.T) {
 		}
 		until := domain.Millis(time.Now().Add(time.Hour))
 		if p := w.do(2, events).Result.Events[0].Message.Parts[0]; p.URLExpires != until {
-			t.Errorf("retransmitted with a URL that ends in %v", time.UnixMilli(p.URLExpires).Sub(time.Now()))
+			t.Errorf("retransmitted with a URL that ends in %v", time.Until(time.UnixMilli(p.URLExpires)))
 		}
 	})
 }

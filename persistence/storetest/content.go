@@ -16,12 +16,17 @@ import (
 // ContentKeeper is what keeps external content, and which messages have it.
 type ContentKeeper interface {
 	gateway.Contents
+	Uploads
+	ContentCleaner
+}
+
+// Uploads is what keeps how far uploads have come.
+type Uploads interface {
 	CreateContent(ctx context.Context, x domain.ExternalContent, quota domain.ContentQuota) error
 	Content(ctx context.Context, id domain.ContentID) (domain.StoredContent, error)
 	ReserveBlob(ctx context.Context, id domain.ContentID, key string, until int64) error
 	AppendBlob(ctx context.Context, id domain.ContentID, blob domain.ContentBlob, digest []byte, sum string, now int64) error
 	RestartContent(ctx context.Context, id domain.ContentID, received, now int64) error
-	ContentCleaner
 }
 
 // ContentCleaner is what removes external content.

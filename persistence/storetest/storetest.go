@@ -27,7 +27,6 @@ type Store interface {
 	gateway.Registry
 	Attendance
 	Keeper
-	ContentKeeper
 	Lifecycle
 }
 
@@ -50,6 +49,7 @@ type Keeper interface {
 	Recall(ctx context.Context, scope, key string) (r domain.Remembered, found bool, err error)
 	Remember(ctx context.Context, scope, key string, r domain.Remembered, now int64) (domain.Remembered, error)
 	Cleanup(ctx context.Context, now int64) error
+	ContentKeeper
 }
 
 // Lifecycle is what an open store has besides.

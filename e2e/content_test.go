@@ -569,7 +569,7 @@ func (endless) Read(b []byte) (int, error) { return len(b), nil }
 func TestSignedURLsAreGoodForOneThingAndSomeTime(t *testing.T) {
 	// A URL that leaks is good for what it says, and not for ever.
 	onBothStores(t, func(t *testing.T, s store) {
-		w, _ := keeping(t, s, func(c *configs.Config) { c.Content.URLTTL = 3 * time.Second })
+		w, _ := keeping(t, s, func(c *configs.Config) { c.Content.URLTTL = 8 * time.Second })
 		users := w.users(t, "ann", "ben")
 		ann := w.as(t, users[0])
 		data := random(100)
@@ -741,7 +741,7 @@ func TestRemovedMessagesTakeTheirContentAlong(t *testing.T) {
 func TestContentThatNobodyNamesIsRemoved(t *testing.T) {
 	// Uploads that came to nothing must not fill the disk: neither complete ones, nor those that were given up.
 	onBothStores(t, func(t *testing.T, s store) {
-		w, dir := keeping(t, s, func(c *configs.Config) { c.Content.UnusedTTL = 2 * time.Second })
+		w, dir := keeping(t, s, func(c *configs.Config) { c.Content.UnusedTTL = 6 * time.Second })
 		users := w.users(t, "ann", "ben")
 		ann := w.as(t, users[0])
 		c := w.conversation(t, users...)

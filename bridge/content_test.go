@@ -119,6 +119,7 @@ func TestDownloadsAreWhatTheySayAndNothingMore(t *testing.T) {
 	for mimeType, disposition := range map[string]string{
 		"image/png": "inline", "IMAGE/JPEG": "inline", "video/mp4; codecs=x": "inline", "audio/ogg": "inline", "text/plain": "inline",
 		"text/html": "attachment", "image/svg+xml": "attachment", "application/pdf": "attachment", "application/xhtml+xml": "attachment",
+		"image/png;a=b,text/html": "attachment", "image/png; a, text/html": "attachment", "image/png;": "inline",
 		"text/javascript": "attachment", "text/html; x=image/png": "attachment", "multipart/x-mixed-replace": "attachment",
 	} {
 		f := newContents(mimeType, 6)

@@ -26,19 +26,19 @@ func newContentTexts(d *dialect) contentTexts {
 		key = func(column string) string { return "uuid_send(" + column + ")" } // as the index has it
 	}
 	// Who takes part reads everything, who left what was before; in an uber conversation both what happened while they did.
-	look := fmt.Sprintf(`SELECT x.id, x.root_id, x.owner_id, x.mime_type, x.size, x.sha256, x.received, x.created_at,
-		x.unused_since IS NULL AS used, x.owner_id = $2 OR EXISTS (
+	look := fmt.Sprintf(`SELECT o.id, o.root_id, o.owner_id, o.mime_type, o.size, o.sha256, o.received, o.created_at,
+		o.unused_since IS NULL AS used, o.owner_id = $2 OR EXISTS (
 			SELECT 1 FROM content_uses u
 			JOIN events e ON %s = %s AND e.sender_id = u.sender_id AND e.client_id = u.client_id
 			JOIN conversation_data d ON d.id = u.conversation_id AND NOT d.removed
 			JOIN memberships m ON m.conversation_id = u.conversation_id AND m.user_id = $3
 			LEFT JOIN participants p ON p.conversation_id = u.conversation_id AND p.user_id = $3
-			WHERE u.content_id = x.id
+			WHERE u.content_id = o.id
 				AND CASE WHEN p.user_id IS NULL THEN e.seq <= m.to_seq ELSE (p.permissions & %d) <> 0 END
 				AND (NOT d.uber OR e.seq >= m.from_seq AND (m.to_seq IS NULL OR e.seq <= m.to_seq))
 		) AS readable
-		FROM contents x WHERE %s AND COALESCE(x.unused_since, 1) > 0 ORDER BY x.id`,
-		key("e.conversation_id"), key("u.conversation_id"), bitRead|bitOwner, d.among("x.id", "$1"))
+		FROM contents o WHERE %s AND COALESCE(o.unused_since, 1) > 0 ORDER BY o.id`,
+		key("e.conversation_id"), key("u.conversation_id"), bitRead|bitOwner, d.among("o.id", "$1"))
 	skip := ""
 	if d.lock != "" {
 		skip = d.lock + " SKIP LOCKED"

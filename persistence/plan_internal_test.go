@@ -68,7 +68,7 @@ func asked(s *Store) map[string]string {
 		s.text.presence.unwatch:                  "watches_watched",
 		s.text.presence.lastSeen:                 "presence_pkey",
 		burySeen:                                 "presence_node",
-		s.text.contents.look:                     "contents_pkey",
+		s.text.contents.look:                     "events_client",
 		s.text.contents.message:                  "events_client",
 		s.text.contents.takeUnused:               "contents_unused",
 		s.text.contents.takeDoomed:               "content_blobs_doomed",
@@ -142,7 +142,7 @@ func TestStatementsUseTheirIndexOnPostgres(t *testing.T) {
 				t.Fatalf("%s: %v", text, err)
 			}
 			scanLines(t, rows, &plan, 0)
-			if !strings.Contains(plan.String(), index) || regexp.MustCompile(`Seq Scan on (events|conversation|participants|memberships|users|sessions|cursors|watches|presence)`).MatchString(plan.String()) {
+			if !strings.Contains(plan.String(), index) || regexp.MustCompile(`Seq Scan on (events|content|conversation|participants|memberships|users|sessions|cursors|watches|presence)`).MatchString(plan.String()) {
 				t.Errorf("%s, %s\n\nis not looked up by %s:\n%s", when, text, index, plan.String())
 			}
 		}

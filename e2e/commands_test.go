@@ -161,6 +161,7 @@ func TestEveryRefusalIsTheSameOverEveryTransport(t *testing.T) {
 		last := int64(len(w.log(t, c)))
 
 		type params = map[string]any
+		provoked := make(map[int]bool)
 		for _, tt := range []struct {
 			why     string
 			command string
@@ -277,11 +278,16 @@ func TestEveryRefusalIsTheSameOverEveryTransport(t *testing.T) {
 			{"receipts of what is no message", "getReceipts", params{"conversation": c, "message": nothing}, "message-not-found", 10, 404, 0x83},
 			{"receipts of others' messages", "getReceipts", params{"conversation": theirs, "message": nothing}, "access-denied", 12, 403, 0x87},
 			{"receipts in nothing", "getReceipts", params{"conversation": nothing, "message": nothing}, "conversation-not-found", 8, 404, 0x83},
+			{"an unknown push event", "managePushNotifications", params{"events": []string{"sendMessage", "breathe"}}, "unknown-push-event", 26, 422, 0x99},
 			{"mentioning a stranger", "sendMessage", params{"conversation": c, "text": "x", "mentions": params{"users": []string{dave.Name}}}, "not-participant", 19, 409, 0x83},
 			{"events of nothing", "retransmitEvents", params{"conversation": nothing, "from": 1, "count": 1}, "conversation-not-found", 8, 404, 0x83},
 		} {
+			provoked[tt.number] = true
 			var details []string
 			for _, by := range w.sameCallers(t, alice) {
+				if tt.number == 26 && by.name == "HTTP" {
+					continue // there is no route for it
+				}
 				_, refused := by.run(t, tt.command, tt.params)
 				if refused == nil {
 					t.Errorf("%s over %s is not refused", tt.why, by.name)
@@ -306,6 +312,12 @@ func TestEveryRefusalIsTheSameOverEveryTransport(t *testing.T) {
 			}
 			if tt.number != 2 && len(details) > 0 && a.user["detail"] != details[0] {
 				t.Errorf("%s: the PUBACK's detail is %q, the reply's %q", tt.why, a.user["detail"], details[0])
+			}
+		}
+		// Section 7 of the protocol, but for what no command is refused with at any time: 3, 30, 32 and 500.
+		for _, number := range []int{1, 2, 8, 10, 11, 12, 13, 15, 16, 19, 21, 22, 23, 24, 25, 26, 28, 34, 35, 36, 37, 38, 39, 40, 41, 108} {
+			if !provoked[number] {
+				t.Errorf("nothing is refused with number %d", number)
 			}
 		}
 		if n := int64(len(w.log(t, c))); n != last {

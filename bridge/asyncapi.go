@@ -328,7 +328,7 @@ func (b *asyncBuilder) resultFields(command string) []string {
 		"editParticipants":        {"conversation"},
 		"removeConversation":      {},
 		"muteConversation":        {"conversation"},
-		"sendMessage":             {"message"},
+		"sendMessage":             {"message", "duplicate?"},
 		"editMessage":             {"message"},
 		"removeMessage":           {},
 		"typing":                  {},

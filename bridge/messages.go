@@ -41,7 +41,7 @@ func (a *api) messageRoutes() {
 		status: http.StatusCreated, existing: true, limit: a.Limits.MessageBytes, summary: "Send a message",
 		description: "A message whose id was used before by the same sender in the conversation is given with status 200, and so " +
 			"is one for those online only (options.transient).",
-		result:   a.result("message"),
+		result:   a.result("message", "duplicate?"),
 		refusals: slices.Concat(about, []domain.Code{domain.UserNotFound, domain.NotParticipant}),
 	}, a.sendMessage)
 	handle(a, route{

@@ -139,13 +139,15 @@ type Result struct {
 	// UUIDs are a page of conversations.
 	UUIDs []ConversationID `json:"uuids,omitzero"`
 	// NextCursor asks for the page after this one; empty: there is none.
-	NextCursor string           `json:"nextCursor,omitempty"`
-	Message    *Message         `json:"message,omitempty"`
-	Events     []*Event         `json:"events,omitzero"`
-	From       Seq              `json:"from,omitempty"`
-	To         Seq              `json:"to,omitempty"`
-	Unread     []Unread         `json:"unread,omitzero"`
-	External   *ExternalContent `json:"content,omitempty"`
+	NextCursor string   `json:"nextCursor,omitempty"`
+	Message    *Message `json:"message,omitempty"`
+	// Duplicate: the message is the first acceptance of one that was sent again.
+	Duplicate bool             `json:"duplicate,omitempty" doc:"The message had been accepted before, and is given as it was then."`
+	Events    []*Event         `json:"events,omitzero"`
+	From      Seq              `json:"from,omitempty"`
+	To        Seq              `json:"to,omitempty"`
+	Unread    []Unread         `json:"unread,omitzero"`
+	External  *ExternalContent `json:"content,omitempty"`
 	*Receipts
 	*Tokens
 }

@@ -152,8 +152,6 @@ func (c *RetransmitEvents) check(Limits) error {
 		return Errorf(SequenceOutOfRange, "sequence numbers start at 1")
 	case c.From != nil && c.To != nil && *c.From > *c.To:
 		return Errorf(FromAfterTo, "from is after to")
-	case c.From != nil && c.To != nil && *c.To-*c.From > pageEvents:
-		return errCountTooLarge()
 	}
 	return nil
 }
@@ -192,6 +190,9 @@ func (c *RetransmitEvents) decide(h *Heads, p Principal) (Decision, error) {
 	}
 	if page.To > last {
 		return Decision{}, errAfterLast(last)
+	}
+	if page.To-page.From > pageEvents {
+		return Decision{}, errCountTooLarge()
 	}
 	return Decision{Page: &page, Result: Result{Events: []*Event{}, From: page.From, To: page.To}}, nil
 }

@@ -261,7 +261,7 @@ func TestEveryRefusalIsTheSameOverEveryTransport(t *testing.T) {
 			{"17 parts", "sendMessage", params{"conversation": c, "parts": slices.Repeat([]any{params{"mimeType": "text/plain", "body": "x"}}, 17)}, "message-too-large", 23, 413, 0x95},
 			{"count 0", "retransmitEvents", params{"conversation": c, "from": 1, "count": 0}, "count-out-of-range", 21, 422, 0x99},
 			{"count 101", "retransmitEvents", params{"conversation": c, "from": 1, "count": 101}, "count-out-of-range", 22, 422, 0x99},
-			{"102 numbers", "retransmitEvents", params{"conversation": c, "from": 1, "to": 102}, "count-out-of-range", 22, 422, 0x99},
+			{"far beyond the last", "retransmitEvents", params{"conversation": c, "from": 1, "to": 999}, "sequence-out-of-range", 24, 422, 0x99},
 			{"beyond the last", "retransmitEvents", params{"conversation": c, "from": 1, "to": last + 1}, "sequence-out-of-range", 24, 422, 0x99},
 			{"before the first", "retransmitEvents", params{"conversation": c, "from": 0, "to": 1}, "sequence-out-of-range", 24, 422, 0x99},
 			{"from after to", "retransmitEvents", params{"conversation": c, "from": 2, "to": 1}, "from-after-to", 28, 422, 0x99},

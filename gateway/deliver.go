@@ -318,6 +318,11 @@ func (g *Gateway) answer(it *item) {
 		g.hub.done(it.stream)
 	}
 	g.metrics.ackSeconds.Observe(g.now().Sub(it.accepted).Seconds())
+	if r := it.receipt.Result; it.err == nil && it.receipt.Duplicate && r != nil && r.Message != nil {
+		again := *r // the first acceptance may share it
+		again.Duplicate = true
+		it.receipt.Result = &again
+	}
 	it.done(it.receipt, it.err)
 }
 

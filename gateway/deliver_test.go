@@ -854,8 +854,12 @@ func TestAReplyShowsTheStoredMessage(t *testing.T) {
 			t.Fatalf("%d replies", len(replies))
 		}
 		for _, r := range replies[1:] {
-			a, _ := json.Marshal(replies[0]["result"])
-			b, _ := json.Marshal(r["result"])
+			first, again := replies[0]["result"].(map[string]any), r["result"].(map[string]any)
+			a, _ := json.Marshal(first["message"])
+			b, _ := json.Marshal(again["message"])
+			if first["duplicate"] != nil || again["duplicate"] != true {
+				t.Errorf("duplicate is %v and then %v", first["duplicate"], again["duplicate"])
+			}
 			if string(a) != string(b) || !strings.Contains(string(a), domain.NewMessageID(c, 2).String()) {
 				t.Errorf("the first reply shows %s, another %s", a, b)
 			}

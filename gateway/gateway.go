@@ -239,7 +239,9 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 		return nil, domain.Welcome{}, err
 	}
 	p.Device = hello.Device
-	s := &Session{g: g, principal: p, hello: hello, sink: sink, beginning: make(chan struct{})}
+	kept := hello
+	kept.Password, kept.Will = "", nil // nothing of a session needs them any more
+	s := &Session{g: g, principal: p, hello: kept, sink: sink, beginning: make(chan struct{})}
 	displaced, err := g.hub.enter(s)
 	if err != nil {
 		return nil, domain.Welcome{}, err
@@ -302,8 +304,14 @@ func (g *Gateway) EndSessions(who domain.Principal, byToken bool, why domain.Far
 	}
 }
 
-// Do runs a command for whoever is not a session, and waits for its result. Its errors are refusals.
+// Do runs a command for whoever is not a session, and waits for its result. Its errors are refusals. A user's commands count
+// as those of its sessions do.
 func (g *Gateway) Do(ctx context.Context, p domain.Principal, c domain.Command) (domain.Receipt, error) {
+	if p.IsUser() && !g.hub.allowanceOf(g, p.User).allow(c) {
+		err := errTooMany()
+		g.metrics.command(c.Name(), err)
+		return domain.Receipt{}, err
+	}
 	type outcome struct {
 		receipt domain.Receipt
 		err     error

@@ -99,7 +99,7 @@ func (h *hub) enter(s *Session) (displaced []*Session, err error) {
 		h.came++
 	}
 	a.sessions = append(a.sessions, s)
-	s.limits = h.allowance(s)
+	s.limits = h.allowance(s.g, s.principal.User)
 	h.sessions++
 	for st := range a.streams {
 		st.add(s)
@@ -143,8 +143,20 @@ func (h *hub) remove(a *attendance, s *Session) {
 	}
 }
 
-// allowance gives what the session's user may do, and drops those that need not be kept. The caller holds mu.
-func (h *hub) allowance(s *Session) *userLimits {
+// allowanceOf gives what a user may do who need not have a session.
+func (h *hub) allowanceOf(g *Gateway, id domain.UserID) *userLimits {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known := h.allowances[id] != nil
+	l := h.allowance(g, id)
+	if a := h.users[id]; l != nil && !known && (a == nil || len(a.sessions) == 0) {
+		h.left = append(h.left, id)
+	}
+	return l
+}
+
+// allowance gives what a user may do, and drops those that need not be kept. The caller holds mu.
+func (h *hub) allowance(g *Gateway, user domain.UserID) *userLimits {
 	for len(h.left) > 0 {
 		id := h.left[0]
 		if a := h.users[id]; a == nil || len(a.sessions) == 0 {
@@ -155,10 +167,10 @@ func (h *hub) allowance(s *Session) *userLimits {
 		}
 		h.left = h.left[1:]
 	}
-	l := h.allowances[s.principal.User]
+	l := h.allowances[user]
 	if l == nil {
-		if l = s.g.newUserLimits(); l != nil {
-			h.allowances[s.principal.User] = l
+		if l = g.newUserLimits(); l != nil {
+			h.allowances[user] = l
 		}
 	}
 	return l

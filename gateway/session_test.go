@@ -379,7 +379,7 @@ func TestRatesAreLimitedPerUser(t *testing.T) {
 	// All devices of a user together, messages and commands apart, and others are not affected.
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(o *gateway.Options) { o.MessageRate, o.CommandRate = 10, 5 })
-		c := w.converse(1, 2)
+		c := w.converse(3, 1, 2)
 		phone, laptop, bob := w.connect(1, device("phone")), w.connect(1, device("laptop")), w.connect(2)
 		count := func(n int, try func(i int) *answer) (passed int) {
 			for i := range n {
@@ -404,6 +404,9 @@ func TestRatesAreLimitedPerUser(t *testing.T) {
 		}
 		if n := count(50, ask); n != 10 {
 			t.Errorf("%d commands passed at once, want 10", n)
+		}
+		if _, err := w.g.Do(t.Context(), w.user(1), &domain.GetMe{}); domain.CodeOf(err) != domain.RateLimited {
+			t.Errorf("what comes over HTTP ended as %v", err)
 		}
 		if n := count(15, func(int) *answer { return bob.send(c, "hello") }); n != 15 {
 			t.Errorf("%d of another user's messages passed", n)

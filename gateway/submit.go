@@ -53,6 +53,10 @@ func (l *userLimits) allow(c domain.Command) bool {
 	return limiter == nil || limiter.Allow()
 }
 
+func errTooMany() error {
+	return domain.Errorf(domain.RateLimited, "too many in a second; try again later")
+}
+
 // Submit takes a publish of the session. done is called once with its outcome, from any goroutine, possibly before
 // Submit returns; a nil error means that what the command stored is committed. A reply or an error event that is due
 // (protocol.md sections 2 and 6) is sent by the gateway, before done. Submit never blocks.
@@ -66,7 +70,7 @@ func (s *Session) Submit(req domain.Request, done func(domain.Receipt, error)) {
 		s.g.metrics.command(req.Name, req.Err)
 		answered(domain.Receipt{}, req.Err)
 	case !s.limits.allow(req.Command):
-		err := domain.Errorf(domain.RateLimited, "too many in a second; try again later")
+		err := errTooMany()
 		s.g.metrics.command(req.Name, err)
 		answered(domain.Receipt{}, err)
 	default:

@@ -41,6 +41,9 @@ func newUnreadTexts(d *dialect) unreadTexts {
 	if d.sets {
 		own, pairs = "uuid_send(e.conversation_id) = uuid_send(u.id)", "SELECT i, id, seq FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY x (id, seq, i)"
 	}
+	// In an uber conversation nothing of before the present time of taking part and reading is shown, not even counted.
+	const since = `(CASE WHEN d.uber THEN COALESCE((SELECT max(m.from_seq) FROM memberships m WHERE m.conversation_id = p.conversation_id
+		AND m.user_id = p.user_id AND m.to_seq IS NULL), p.joined_seq) ELSE p.joined_seq END)`
 	const after = `e.conversation_id = u.id AND e.seq > u.start AND e.seq <= u.last`
 	// Each is looked up one by one, and only where something has happened. The last message is looked for backwards.
 	text := fmt.Sprintf(`SELECT u.id, u.last, u.read, u.start,
@@ -57,10 +60,10 @@ func newUnreadTexts(d *dialect) unreadTexts {
 			ORDER BY e.seq DESC LIMIT 1)
 		FROM (SELECT p.conversation_id AS id, c.last_seq AS last, p.last_read AS read, %[6]s AS start,
 				CASE WHEN p.counted_from = %[6]s AND p.counted_to > %[6]s THEN p.counted_to ELSE 0 END AS counted_to, p.counted,
-				CASE WHEN d.uber THEN p.joined_seq ELSE 0 END AS visible
+				CASE WHEN d.uber THEN %[7]s ELSE 0 END AS visible
 			FROM participants p JOIN conversations c ON c.id = p.conversation_id JOIN conversation_data d ON d.id = p.conversation_id
 			WHERE p.user_id = $1 AND p.permissions & %[5]d <> 0 AND NOT d.removed`, after, own, mostUncounted, mostOwn, bitRead|bitOwner,
-		`(CASE WHEN p.joined_seq > p.last_read THEN p.joined_seq ELSE p.last_read END)`)
+		`(CASE WHEN `+since+` > p.last_read THEN `+since+` ELSE p.last_read END)`, since)
 	return unreadTexts{
 		all: text + `) u`,
 		of:  text + ` AND p.conversation_id = $2) u`,

@@ -21,6 +21,9 @@ import (
 	"github.com/parley-im/parley/domain"
 )
 
+// mostRanges is how many ranges of content one request may name.
+const mostRanges = 8
+
 const tagContent = "Content"
 
 // Contents keeps external content. Any goroutine may call it; refusals are *domain.Error.
@@ -189,6 +192,9 @@ func (a *api) download(w http.ResponseWriter, r *http.Request) {
 	// It never changes, but may be removed: nobody shared keeps it, and not for longer than the URL is good.
 	if until, err := strconv.ParseInt(q.Get("expires"), 10, 64); err == nil {
 		h.Set("Cache-Control", "private, max-age="+strconv.FormatInt(max(until-a.Now().UnixMilli(), 0)/1000, 10))
+	}
+	if strings.Count(r.Header.Get("Range"), ",") >= mostRanges {
+		r.Header.Del("Range") // the whole is cheaper than what would be read for so many pieces (RFC 9110, section 14.2)
 	}
 	http.ServeContent(&patient{ResponseWriter: w, control: http.NewResponseController(w), idle: a.Idle}, r, "", time.Time{}, src)
 }

@@ -112,14 +112,26 @@ func (a *Accounts) IssueTokens(ctx context.Context, p domain.Principal, username
 	return t, err
 }
 
-// StartLogin starts another login of the user p. Its errors are user-not-found if it was deleted, or the store's.
+// StartLogin starts another login of the user p. Its errors are user-not-found if it was deleted, not-authenticated if the
+// login of p itself was ended, or the store's.
 func (a *Accounts) StartLogin(ctx context.Context, p domain.Principal) (domain.Tokens, error) {
 	u, err := a.find(ctx, p, p.Username)
 	if err != nil {
 		return domain.Tokens{}, err
 	}
-	t, _, err := a.start(ctx, u)
-	return t, err
+	t, family, err := a.start(ctx, u)
+	if err != nil || p.Login == ([16]byte{}) {
+		return t, err
+	}
+	// Whoever ended p's login meanwhile, or on another node, has not seen the new one.
+	_, good, err := a.dir.TokenUser(ctx, p.User, p.Login, a.now().UnixMilli())
+	if err == nil && good {
+		return t, nil
+	}
+	if err == nil {
+		err = domain.Errorf(domain.NotAuthenticated, "the login was ended")
+	}
+	return domain.Tokens{}, errors.Join(err, a.tokens.RevokeFamily(ctx, family))
 }
 
 // EndLogins makes all tokens of the user p worthless. What is returned ends the sessions that were opened with them; it is

@@ -155,3 +155,22 @@ func TestBackendsIssueTokensForUsersOfTheirTree(t *testing.T) {
 	o.user("bob@chat.acme")
 	wantCode(t, "a user ends another's", o.RevokeTokens(t.Context(), alice, "bob@chat.acme"), domain.AccessDenied)
 }
+
+func TestAnEndedLoginStartsNoOther(t *testing.T) {
+	// A session on another node lives on for a moment; it must not leave tokens behind.
+	o := newOffice(t)
+	o.user("alice@chat.acme")
+	l := o.login("alice@chat.acme")
+	p, _, err := o.Authenticate(t.Context(), domain.Hello{Username: "alice@chat.acme", Password: l.AccessToken})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.StartLogin(t.Context(), p); err != nil {
+		t.Errorf("a login that goes on: %v", err)
+	}
+	if err := o.Logout(t.Context(), l.AccessToken); err != nil {
+		t.Fatal(err)
+	}
+	_, err = o.StartLogin(t.Context(), p)
+	wantCode(t, "an ended one", err, domain.NotAuthenticated)
+}

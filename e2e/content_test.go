@@ -254,6 +254,10 @@ func TestUploadedContentIsNamedByPartsAndReadByURL(t *testing.T) {
 		if res := mustTransfer(t, "GET", done.URL, nil, "Range", "bytes=-5"); res.status != http.StatusPartialContent || !bytes.Equal(res.body, data[len(data)-5:]) {
 			t.Errorf("the end: %d", res.status)
 		}
+		many := "bytes=0-0" + strings.Repeat(",0-0", 8)
+		if res := mustTransfer(t, "GET", done.URL, nil, "Range", many); res.status != http.StatusOK || !bytes.Equal(res.body, data) {
+			t.Errorf("nine ranges: status %d, %d bytes", res.status, len(res.body))
+		}
 		res = mustTransfer(t, "GET", done.URL, nil, "Range", "bytes=400000-")
 		if p := refusalIn(t, res); p.Status != http.StatusRequestedRangeNotSatisfiable || res.header.Get("Content-Range") != "bytes */300000" {
 			t.Errorf("a range beyond: %+v %v", p, res.header)

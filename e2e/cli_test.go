@@ -105,6 +105,30 @@ func TestSubcommandsAdministerTheStore(t *testing.T) {
 		if rotated == key || rotated == "" {
 			t.Errorf("service rotate gives %q after %q", rotated, key)
 		}
+		must(t, dir, settings, "service", "add", "acme", "Short-lived")
+		must(t, dir, settings, "service", "remove", "acme", "Short-lived")
+		if out := must(t, dir, settings, "service", "list"); strings.Contains(out, "Short-lived") {
+			t.Errorf("service list after remove:\n%s", out)
+		}
+		must(t, dir, settings, "account", "add", "branch", "--parent", "acme")
+		if out := must(t, dir, settings, "account", "list"); !regexp.MustCompile(`(?m)^branch +acme$`).MatchString(out) {
+			t.Errorf("account list:\n%s", out)
+		}
+		must(t, dir, settings, "application", "add", "branch", "shop")
+		if out := must(t, dir, settings, "application", "list", "branch"); out != "shop\n" {
+			t.Errorf("application list: %q", out)
+		}
+		must(t, dir, settings, "application", "remove", "branch", "shop")
+		if out := must(t, dir, settings, "application", "list", "branch"); out != "" {
+			t.Errorf("application list after remove: %q", out)
+		}
+		if code, _, errOut := run(t, dir, settings, "", "account", "remove", "acme"); code != 1 || !strings.Contains(errOut, "in-use") {
+			t.Errorf("removing an account with users: %d %s", code, errOut)
+		}
+		must(t, dir, settings, "account", "remove", "branch")
+		if out := must(t, dir, settings, "account", "list"); strings.Contains(out, "branch") {
+			t.Errorf("account list after remove:\n%s", out)
+		}
 		token := strings.TrimSpace(must(t, dir, settings, "token", "alice@chat.acme"))
 
 		// A gateway on the store knows all of it; and commands work while it runs.
@@ -148,14 +172,15 @@ func TestHelpIsThereForEverySubcommand(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	root := must(t, dir, nil, "--help")
-	for _, command := range []string{"serve", "demo", "user", "service", "token", "config", "migrate", "bench", "version"} {
+	for _, command := range []string{"serve", "demo", "user", "service", "account", "application", "token", "config", "migrate", "bench", "version"} {
 		if !strings.Contains(root, command) {
 			t.Errorf("--help does not name %s", command)
 		}
 	}
 	for _, args := range []string{
 		"serve", "demo", "user", "user add", "user list", "user passwd", "user remove", "service", "service add", "service list",
-		"service rotate", "token", "config", "config check", "config show", "migrate", "migrate up", "migrate status", "bench", "version",
+		"service rotate", "service remove", "account add", "account list", "account remove", "application add", "application list",
+		"application remove", "token", "config", "config check", "config show", "migrate", "migrate up", "migrate status", "bench", "version",
 	} {
 		out := must(t, dir, nil, append(strings.Fields(args), "--help")...)
 		if !strings.Contains(out, "Usage: parley "+args) {

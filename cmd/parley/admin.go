@@ -252,6 +252,7 @@ type serviceCommand struct {
 	Add    serviceAdd    `cmd:"" help:"Create a service and print its API key, this once."`
 	List   serviceList   `cmd:"" help:"List services."`
 	Rotate serviceRotate `cmd:"" help:"Give a service a new API key and print it, this once; the old one ends."`
+	Remove serviceRemove `cmd:"" help:"Delete a service; its API key ends."`
 }
 
 type serviceAdd struct {
@@ -316,6 +317,19 @@ func (c *serviceRotate) Run(e *environment) error {
 		}
 		_, err := fmt.Fprintf(e.out, "%s\n", answer.Key)
 		return err
+	})
+}
+
+type serviceRemove struct {
+	remote
+	Account string `arg:"" help:"Account of the service."`
+	Name    string `arg:"" help:"Name of the service."`
+}
+
+// Run deletes the service.
+func (c *serviceRemove) Run(e *environment) error {
+	return c.with(e, func(a *api) error {
+		return a.call(e.ctx, http.MethodDelete, "/v1/services/"+url.PathEscape(c.Name+"@"+c.Account), nil, nil)
 	})
 }
 

@@ -50,15 +50,17 @@ func exitCode(err error) int {
 type cli struct {
 	Config string `help:"Configuration file (YAML); the environment, PARLEY_<KEY>, comes on top." type:"existingfile" placeholder:"FILE"`
 
-	Serve    serveCommand   `cmd:"" help:"Run the gateway."`
-	Demo     demoCommand    `cmd:"" help:"Show in a minute what Parley does, on a store that is thrown away."`
-	User     userCommand    `cmd:"" help:"Manage users."`
-	Service  serviceCommand `cmd:"" help:"Manage services: the backends of an account."`
-	Token    tokenCommand   `cmd:"" help:"Make an access token for a user."`
-	Settings configCommand  `cmd:"" name:"config" help:"Look at the configuration."`
-	Migrate  migrateCommand `cmd:"" help:"Bring the store's schema up to date, or look at it."`
-	Bench    benchCommand   `cmd:"" help:"Measure Parley on this machine."`
-	Version  versionCommand `cmd:"" help:"Print the version."`
+	Serve    serveCommand       `cmd:"" help:"Run the gateway."`
+	Demo     demoCommand        `cmd:"" help:"Show in a minute what Parley does, on a store that is thrown away."`
+	User     userCommand        `cmd:"" help:"Manage users."`
+	Service  serviceCommand     `cmd:"" help:"Manage services: the backends of an account."`
+	Account  accountCommand     `cmd:"" help:"Manage accounts and their children."`
+	App      applicationCommand `cmd:"" name:"application" help:"Manage the applications of an account."`
+	Token    tokenCommand       `cmd:"" help:"Make an access token for a user."`
+	Settings configCommand      `cmd:"" name:"config" help:"Look at the configuration."`
+	Migrate  migrateCommand     `cmd:"" help:"Bring the store's schema up to date, or look at it."`
+	Bench    benchCommand       `cmd:"" help:"Measure Parley on this machine."`
+	Version  versionCommand     `cmd:"" help:"Print the version."`
 }
 
 // environment is what a command gets from the outside.

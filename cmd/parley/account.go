@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"text/tabwriter"
+)
+
+type accountCommand struct {
+	Add    accountAdd    `cmd:"" help:"Create an account, or a child of one."`
+	List   accountList   `cmd:"" help:"List accounts."`
+	Remove accountRemove `cmd:"" help:"Delete an account that is empty and never had a user."`
+}
+
+type accountAdd struct {
+	remote
+	Name   string `arg:"" help:"Name of the account."`
+	Parent string `help:"Main account of which it becomes a child." placeholder:"ACCOUNT"`
+}
+
+// Run creates the account.
+func (c *accountAdd) Run(e *environment) error {
+	return c.with(e, func(a *api) error {
+		body := map[string]string{"name": c.Name}
+		if c.Parent != "" {
+			body["parent"] = c.Parent
+		}
+		return a.call(e.ctx, http.MethodPost, "/v1/accounts", body, nil)
+	})
+}
+
+type accountList struct {
+	remote
+}
+
+// Run lists the accounts.
+func (c *accountList) Run(e *environment) error {
+	return c.with(e, func(a *api) error {
+		var answer struct {
+			Accounts []struct{ Name, Parent string }
+		}
+		if err := a.call(e.ctx, http.MethodGet, "/v1/accounts", nil, &answer); err != nil {
+			return err
+		}
+		w := tabwriter.NewWriter(e.out, 0, 4, 2, ' ', 0)
+		_, _ = fmt.Fprintln(w, "NAME\tPARENT")
+		for _, acc := range answer.Accounts {
+			_, _ = fmt.Fprintf(w, "%s\t%s\n", acc.Name, acc.Parent)
+		}
+		return w.Flush()
+	})
+}
+
+type accountRemove struct {
+	remote
+	Name string `arg:"" help:"Name of the account."`
+}
+
+// Run deletes the account.
+func (c *accountRemove) Run(e *environment) error {
+	return c.with(e, func(a *api) error {
+		return a.call(e.ctx, http.MethodDelete, "/v1/accounts/"+url.PathEscape(c.Name), nil, nil)
+	})
+}
+
+type applicationCommand struct {
+	Add    applicationAdd    `cmd:"" help:"Create an application of an account."`
+	List   applicationList   `cmd:"" help:"List the applications of an account."`
+	Remove applicationRemove `cmd:"" help:"Delete an application that never had a user."`
+}
+
+// applicationsOf is the path of an account's applications.
+func applicationsOf(account string) string {
+	return "/v1/accounts/" + url.PathEscape(account) + "/applications"
+}
+
+type applicationAdd struct {
+	remote
+	Account string `arg:"" help:"Name of the account."`
+	Name    string `arg:"" help:"Name of the application."`
+}
+
+// Run creates the application.
+func (c *applicationAdd) Run(e *environment) error {
+	return c.with(e, func(a *api) error {
+		return a.call(e.ctx, http.MethodPost, applicationsOf(c.Account), map[string]string{"name": c.Name}, nil)
+	})
+}
+
+type applicationList struct {
+	remote
+	Account string `arg:"" help:"Name of the account."`
+}
+
+// Run lists the applications.
+func (c *applicationList) Run(e *environment) error {
+	return c.with(e, func(a *api) error {
+		var answer struct {
+			Applications []struct{ Name string }
+		}
+		if err := a.call(e.ctx, http.MethodGet, applicationsOf(c.Account), nil, &answer); err != nil {
+			return err
+		}
+		for _, app := range answer.Applications {
+			if _, err := fmt.Fprintln(e.out, app.Name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+type applicationRemove struct {
+	remote
+	Account string `arg:"" help:"Name of the account."`
+	Name    string `arg:"" help:"Name of the application."`
+}
+
+// Run deletes the application.
+func (c *applicationRemove) Run(e *environment) error {
+	return c.with(e, func(a *api) error {
+		return a.call(e.ctx, http.MethodDelete, applicationsOf(c.Account)+"/"+url.PathEscape(c.Name), nil, nil)
+	})
+}

@@ -3,6 +3,7 @@ package bridge
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
@@ -76,7 +77,7 @@ func (a *api) once(r *http.Request, w http.ResponseWriter, rt route, c caller, b
 	// Every principal has keys of its own, and every route: two users may use the same.
 	scope := rt.method + " " + rt.path + " " + strconv.FormatInt(int64(c.principal.Sender()), 10)
 	name := scope + " " + c.key
-	fingerprint := fingerprintOf(r, body)
+	fingerprint := fingerprintOf(r, c, body)
 	for {
 		fl, own := a.flights.join(name, fingerprint)
 		if own {
@@ -191,9 +192,14 @@ func errOtherRequest() *Problem {
 	return problem(http.StatusUnprocessableEntity, domain.InvalidRequest, "this Idempotency-Key was used for another request")
 }
 
-// fingerprintOf tells requests with one key apart.
-func fingerprintOf(r *http.Request, body []byte) [32]byte {
+// fingerprintOf tells requests with one key apart. A backend's may hold a password, which the store must not have in a form
+// that can be guessed fast: its API key, of which the store has a digest only, is a part of it. A user's tokens change, and
+// its requests hold none.
+func fingerprintOf(r *http.Request, c caller, body []byte) [32]byte {
 	h := sha256.New()
+	if c.principal.IsBackend() {
+		h = hmac.New(sha256.New, []byte(c.token))
+	}
 	for _, s := range [...]string{r.Method, r.URL.EscapedPath(), r.URL.RawQuery} {
 		h.Write([]byte(s))
 		h.Write([]byte{0})

@@ -285,3 +285,19 @@ func TestAKeyMeansNothingWhereNothingIsCreated(t *testing.T) {
 		t.Errorf("kept %v", w.memory.kept)
 	}
 }
+
+func TestWhatIsRememberedOfAPasswordCannotBeGuessed(t *testing.T) {
+	// Who has the store's files must not be able to try passwords any faster than the password's own hash allows.
+	w := newWorld(t, nil)
+	body := `{"username":"bob@chat.acme","password":"secret"}`
+	w.call("POST", "/v1/users", body, key)
+	guess := sha256.Sum256([]byte("POST\x00/v1/users\x00\x00" + body))
+	for _, r := range w.memory.kept {
+		if r.Fingerprint == guess {
+			t.Error("the fingerprint is a plain digest of the request")
+		}
+	}
+	if len(w.memory.kept) != 1 {
+		t.Errorf("%d answers are remembered", len(w.memory.kept))
+	}
+}

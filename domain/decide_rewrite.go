@@ -113,7 +113,14 @@ func (c *EditMessage) decide(h *Heads, p Principal) (Decision, error) {
 	}
 	said := m
 	e.Message = &said
-	return h.rewritten(conv, e, &m), nil
+	d := h.rewritten(conv, e, &m)
+	if mine, _ := rights(conv, p); !own && !mine.CanRead {
+		// Editing is no way to read: the result has of the content what the edit said.
+		blind := m
+		blind.Content = c.over(Content{})
+		d.Result.Message = &blind
+	}
+	return d, nil
 }
 
 // RemoveMessage removes what a message says, everywhere; that there was one stays in the log.

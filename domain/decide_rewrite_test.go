@@ -242,3 +242,22 @@ func TestEventsShowWhatBecameOfTheirMessage(t *testing.T) {
 		t.Error("amended by what is about no message")
 	}
 }
+
+func TestEditingIsNoWayToRead(t *testing.T) {
+	// Ids of messages can be computed: whoever may edit all but read none could walk the log by editing it.
+	s, conv, id := chat()
+	for i := range conv.Participants {
+		if p := &conv.Participants[i]; p.UserID == alice {
+			p.Permissions = domain.Permissions{CanEditAll: true}
+		}
+	}
+	d := wantNumber(t, "edit", s, user(alice), &domain.EditMessage{
+		Conversation: conv.ID, Message: id, MessageEdit: domain.MessageEdit{Attributes: domain.RawObject(`{"b":2}`)},
+	}, 0)
+	if m := d.Result.Message; m.ID != id || m.Text != "" || len(m.Parts)+len(m.Payload) > 0 || m.Mentions != nil || string(m.Attributes) != `{"b":2}` {
+		t.Errorf("the editor is shown %+v", m)
+	}
+	if m := d.Message.Message; m.Text != "hello" || string(m.Attributes) != `{"b":2}` {
+		t.Errorf("the message reads %+v", m)
+	}
+}

@@ -64,6 +64,8 @@ func TestARefusedLoginSaysWhy(t *testing.T) {
 		"options":             {nil, hi{user: alice + "?%zz"}, 0x99, 5, "invalid-request"},
 		"tag":                 {nil, hi{user: alice + "?tag=" + strings.Repeat("x", 65)}, 0x99, 5, "invalid-request"},
 		"reconnect":           {nil, hi{user: alice + "?reconnect=maybe"}, 0x99, 5, "invalid-request"},
+		"sync":                {nil, hi{user: alice + "?sync=both"}, 0x99, 5, "invalid-request"},
+		"sync of a service":   {nil, hi{user: "service/Billing@acme?sync=push"}, 0x99, 5, "invalid-request"},
 		"will for nobody":     {nil, hi{change: will("users/bob@chat.acme/inbox", "{}")}, 0x87, 5, "access-denied"},
 		"will of nonsense":    {nil, hi{change: will(hallway, "nonsense")}, 0x99, 5, "invalid-request"},
 		"will for a wildcard": {nil, hi{change: will("conversations/+/messages", "{}")}, 0x87, 5, "access-denied"},
@@ -176,6 +178,10 @@ func TestTheSessionLearnsWhatTheCONNECTSaid(t *testing.T) {
 		"properties": {hi{version: 5, user: alice + "?tag=b", props: packets.Properties{
 			User: []packets.UserProperty{{Key: "tag", Val: "a"}, {Key: "reconnect", Val: "0"}, {Key: "other", Val: "x"}},
 		}}, domain.Hello{Clean: true, Tag: "a"}},
+		"push": {hi{version: 4, user: alice + "?sync=push"}, domain.Hello{Clean: true, Push: true}},
+		"pull": {hi{version: 5, user: alice + "?sync=push", props: packets.Properties{
+			User: []packets.UserProperty{{Key: "sync", Val: "pull"}},
+		}}, domain.Hello{Clean: true}},
 		"expiry": {hi{version: 5, durable: true, props: packets.Properties{SessionExpiryInterval: 77, SessionExpiryIntervalFlag: true}}, domain.Hello{Expiry: 77}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -137,6 +137,8 @@ type Hello struct {
 	// Tag limits the user to one live session per tag; Reconnect makes this login the loser of a conflict.
 	Tag       string
 	Reconnect bool
+	// Push asks for the newest missed messages of each conversation as events (protocol.md, "Sync modes").
+	Push bool
 	// Version is the MQTT protocol level, 4 or 5.
 	Version byte
 	// Clean discards what the store knows of an earlier session of the device; Expiry is how long the session

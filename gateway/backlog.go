@@ -11,18 +11,37 @@ import (
 // backlogPage is how many stretches of what a session is behind are read at a time.
 const backlogPage = 500
 
-// backlog finds out what a session missed, and then lets its events flow.
+// backlog finds out what a durable session missed, and then lets its events flow.
 func (g *Gateway) backlog(s *Session) {
+	if g.learn(s, func(ctx context.Context, after domain.ConversationID) ([]domain.Stretch, error) {
+		return g.sessions.Behind(ctx, s.stored.ID, after, backlogPage)
+	}) {
+		s.mu.Lock()
+		s.resuming = false
+		s.mu.Unlock()
+		s.sink.Wake()
+	}
+}
+
+// learn makes due what a session missed, as read gives it, page by page. false: it could not be read, and the session is
+// being ended, or the gateway is.
+func (g *Gateway) learn(s *Session, read func(context.Context, domain.ConversationID) ([]domain.Stretch, error)) bool {
 	var after domain.ConversationID
 	for more := true; more; {
 		var page []domain.Stretch
 		var err error
 		g.insist(func(ctx context.Context) error {
 			if page, err = nil, nil; !s.isGone() {
-				page, err = g.behind(ctx, s, after)
+				page, err = g.inTurn(ctx, func() ([]domain.Stretch, error) { return read(ctx, after) })
 			}
 			return err
 		})
+		if err == nil {
+			if more = len(page) >= backlogPage; len(page) > 0 {
+				after = page[len(page)-1].Conversation
+			}
+			page, err = g.newest(s, page)
+		}
 		if err != nil {
 			// Without knowing what it missed it must not go on with what is new: acknowledging that would skip the rest.
 			if g.running.Err() == nil {
@@ -31,27 +50,21 @@ func (g *Gateway) backlog(s *Session) {
 			s.sink.Close(domain.Farewell{Reason: 0x80, Text: string(domain.Internal)})
 		}
 		if err != nil || g.running.Err() != nil {
-			return
-		}
-		if more = len(page) >= backlogPage; len(page) > 0 {
-			after = page[len(page)-1].Conversation
+			return false
 		}
 		s.missed(page)
 	}
-	s.mu.Lock()
-	s.resuming = false
-	s.mu.Unlock()
-	s.sink.Wake()
+	return true
 }
 
-// behind reads a page of what a session missed, when it is its turn.
-func (g *Gateway) behind(ctx context.Context, s *Session, after domain.ConversationID) ([]domain.Stretch, error) {
+// inTurn reads of what a session missed, when it is its turn.
+func (g *Gateway) inTurn(ctx context.Context, read func() ([]domain.Stretch, error)) ([]domain.Stretch, error) {
 	leave, err := g.arriving.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	return g.sessions.Behind(ctx, s.stored.ID, after, backlogPage)
+	return read()
 }
 
 // missed adds what the session is behind to what is due.
@@ -84,6 +97,7 @@ func (s *Session) missed(page []domain.Stretch) {
 func (s *Session) miss(part domain.Stretch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	part = s.unsent(part)
 	if _, ok := s.wants(part.Conversation, false); !ok || s.gone || part.From > part.To {
 		return
 	}

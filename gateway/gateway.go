@@ -34,6 +34,8 @@ type Options struct {
 	Grace time.Duration
 	// Sessions keeps durable sessions; nil: every session ends with its connection.
 	Sessions Sessions
+	// Missed serves sessions in push mode; nil: there is none.
+	Missed Missed
 
 	Limits domain.Limits
 	// MessageRate and CommandRate are per second and user, with bursts of twice that; 0: unlimited.
@@ -74,6 +76,7 @@ type Gateway struct {
 	history History
 	// sessions is nil where every session ends with its connection.
 	sessions Sessions
+	missed   Missed
 	flusher  flusher
 	partings partings
 	readers  readers
@@ -140,7 +143,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &Gateway{
-		history: o.History, sessions: o.Sessions, node: newKey(), maxMarked: either(o.MaxMarked, 100),
+		history: o.History, sessions: o.Sessions, missed: o.Missed, node: newKey(), maxMarked: either(o.MaxMarked, 100),
 		maxUserSessions: o.MaxUserSessions, maxQueue: either(o.MaxQueue, 4096),
 		maxWaiting: either(o.MaxWaitingBytes, 256<<20), auth: o.Authenticator, logins: o.Logins, links: o.Links, contents: o.Contents, limits: o.Limits, logger: o.Logger, now: o.Now,
 		messageRate: o.MessageRate, commandRate: o.CommandRate, transientRate: o.TransientRate,

@@ -55,6 +55,8 @@ type Session struct {
 	keep      uint32
 	resuming  bool
 	returning bool
+	// toPush is what it has subscribed to and of which it is not known yet what it missed, in push mode.
+	toPush []covered
 	// beginning is closed when the session has gone on from where its device's earlier connection had come to; nil then.
 	beginning chan struct{}
 	// farewell ends the session once last has been sent.

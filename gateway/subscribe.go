@@ -91,6 +91,9 @@ func (s *Session) subscribe(ctx context.Context, f domain.Filter, o domain.Subsc
 	if s.subscriptions == nil {
 		s.subscriptions = make(map[domain.Filter]domain.SubscribeOptions, 4)
 	}
+	if !had {
+		s.beginPush(f)
+	}
 	s.subscriptions[f] = o
 	return !had, nil
 }

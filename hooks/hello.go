@@ -96,20 +96,22 @@ func (h *Hook) hello(cl *mqtt.Client, pk *packets.Packet) (domain.Hello, *refusa
 	return hello, nil
 }
 
-// readOptions reads tag and reconnect, from the query string behind the user name and from user properties, which win.
+// readOptions reads tag, reconnect and sync, from the query string behind the user name and from user properties, which win.
 // Other names are no business of ours.
 func readOptions(hello *domain.Hello, query string, properties []packets.UserProperty) *domain.Error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return domain.Errorf(domain.InvalidRequest, "what follows the ? of the user name is not a query string")
 	}
-	tag, reconnect := values.Get("tag"), values.Get("reconnect")
+	tag, reconnect, sync := values.Get("tag"), values.Get("reconnect"), values.Get("sync")
 	for _, p := range properties {
 		switch p.Key {
 		case "tag":
 			tag = p.Val
 		case "reconnect":
 			reconnect = p.Val
+		case "sync":
+			sync = p.Val
 		}
 	}
 	if len(tag) > maxTag || !utf8.ValidString(tag) || strings.ContainsFunc(tag, unicode.IsControl) {
@@ -122,6 +124,16 @@ func readOptions(hello *domain.Hello, query string, properties []packets.UserPro
 		hello.Reconnect = true
 	default:
 		return domain.Errorf(domain.InvalidRequest, "reconnect is 0 or 1")
+	}
+	_, _, service := domain.ServiceLogin(hello.Username)
+	switch {
+	case sync == "" || sync == "pull":
+	case sync != "push":
+		return domain.Errorf(domain.InvalidRequest, "sync is pull or push")
+	case service:
+		return domain.Errorf(domain.InvalidRequest, "sync=push is for users: nothing is kept of what a service has received")
+	default:
+		hello.Push = true
 	}
 	return nil
 }

@@ -28,6 +28,7 @@ type texts struct {
 	unread             unreadTexts
 	contents           contentTexts
 	sessions           sessionTexts
+	missed             missedTexts
 	presence           presenceTexts
 }
 
@@ -52,6 +53,7 @@ func newTexts(d *dialect) texts {
 		unread:   newUnreadTexts(d),
 		contents: newContentTexts(d),
 		sessions: newSessionTexts(d),
+		missed:   newMissedTexts(d),
 		presence: newPresenceTexts(d),
 	}
 }

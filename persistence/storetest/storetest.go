@@ -39,6 +39,7 @@ type Reader interface {
 // Attendance is what keeps who is connected, or was.
 type Attendance interface {
 	gateway.Sessions
+	gateway.Missed
 	gateway.Presences
 }
 
@@ -149,6 +150,9 @@ func Run(t *testing.T, b Backend) {
 		{"PositionsStartAtTheEnd", positionsStartAtTheEnd},
 		{"BehindFollowsMembership", behindFollowsMembership},
 		{"BehindComesInPagesWithoutGaps", behindComesInPages},
+		{"UndeliveredFollowsMarksAndMembership", undeliveredFollowsMarks},
+		{"UndeliveredComesInPagesWithoutGaps", undeliveredComesInPages},
+		{"NewestMessagesAreCountedExactly", newestMessagesCount},
 		{"PositionsNeverGoBack", positionsNeverGoBack},
 		{"MarksAndChangesDoNotDisturbEachOther", marksMeetChanges},
 		{"SessionsOfDeadNodesExpire", deadNodes},

@@ -30,6 +30,9 @@ func (g *Gateway) newest(s *Session, page []domain.Stretch) ([]domain.Stretch, e
 	var short []domain.Stretch
 	var err error
 	g.insist(func(ctx context.Context) error {
+		if err = nil; s.isGone() {
+			return nil
+		}
 		short, err = g.inTurn(ctx, func() ([]domain.Stretch, error) { return g.missed.Newest(ctx, page, pushMessages) })
 		return err
 	})

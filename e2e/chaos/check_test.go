@@ -32,9 +32,10 @@ func clean() *chaos.History {
 	say := func(n int) {
 		id := fmt.Sprint("m", n)
 		h.Publishes = append(h.Publishes, chaos.Publish{
-			Conversation: "c", ID: id, Outcome: chaos.Accepted, Seq: int64(len(log) + 1), Begun: at(float64(n)),
+			Conversation: "c", ID: id, Text: id, Outcome: chaos.Accepted, Seq: int64(len(log) + 1), Begun: at(float64(n)),
 		})
 		add("sendMessage", "sendMessage", id)
+		log[len(log)-1].Of, log[len(log)-1].Shows.Text = int64(len(log)), id
 	}
 	for n := 2; n <= 5; n++ {
 		say(n)

@@ -219,7 +219,7 @@ func (l *link) take(p *chaos.Packet) {
 		l.d.s.t.Errorf("%s: QoS %d, %v", l.d.Name, p.QoS, err)
 		return
 	}
-	l.conn.Deliveries = append(l.conn.Deliveries, chaos.Delivery{Event: ev})
+	l.conn.Deliveries = append(l.conn.Deliveries, chaos.Delivery{Event: ev, Arrived: time.Now()})
 	l.held = append(l.held, unacknowledged{p.ID, len(l.conn.Deliveries) - 1})
 	l.d.mu.Lock()
 	l.d.highest[ev.Conversation] = max(l.d.highest[ev.Conversation], ev.Seq)
@@ -374,7 +374,7 @@ func (d *liveDevice) take(c *chaos.Connection, payload []byte) {
 		return
 	}
 	d.mu.Lock()
-	c.Deliveries = append(c.Deliveries, chaos.Delivery{Event: ev})
+	c.Deliveries = append(c.Deliveries, chaos.Delivery{Event: ev, Arrived: time.Now()})
 	d.mu.Unlock()
 	select {
 	case d.arrived <- struct{}{}:

@@ -7,7 +7,9 @@ type History struct {
 	// Logs are the conversations' logs as they were read in the end.
 	Logs      map[string][]Event
 	Publishes []Publish
+	Rewrites  []Rewrite
 	Devices   []Device
+	Reads     []Read
 	// Shaky are the times during which an acknowledgement of a delivery may have been forgotten: the last flush before a
 	// gateway was killed, and whenever the store was gone.
 	Shaky []Period
@@ -20,8 +22,23 @@ type Event struct {
 	Type, Action string
 	// Message is the id that the sender gave to a message.
 	Message string
-	// Users are the participants concerned: all at creation, otherwise those who came, went or were edited.
-	Users []int64
+	// Of is, of what is about a message, the number of its sendMessage event; Shows is what it shows of the message.
+	Of    int64
+	Shows Content
+	// Users are the participants concerned: all at creation, otherwise those who came, went or were edited. Blind are those of
+	// them who may not read.
+	Users, Blind []int64
+	// Uber says, at creation, that readers see only their own times.
+	Uber bool
+	// Asked and Answered are, in a log, when the change was asked for and when that was answered; zero: it is not known.
+	Asked, Answered time.Time
+}
+
+// Content is what a message says at some time.
+type Content struct {
+	Text    string
+	Edits   int
+	Removed bool
 }
 
 // Outcome is what a publisher knows.
@@ -38,14 +55,38 @@ const (
 
 // Publish is a message on its way into a log, with all its attempts.
 type Publish struct {
-	Conversation, ID string
-	Outcome          Outcome
+	Conversation, ID, Text string
+	Outcome                Outcome
 	// Seq is what the acknowledgement told; 0: nothing.
 	Seq int64
 	// Doubtful: an attempt, not necessarily the last one, was not answered.
 	Doubtful bool
 	// Begun is when the first attempt was made.
 	Begun time.Time
+}
+
+// Rewrite is an edit or a removal of a message, asked for once.
+type Rewrite struct {
+	Conversation string
+	// Of is the number of the message's sendMessage event, Text what it is to say; Removal: nothing any more.
+	Of      int64
+	Text    string
+	Removal bool
+	Outcome Outcome
+	// Edits is how often the message had been edited with this, as the answer told; 0: it did not.
+	Edits           int
+	Asked, Answered time.Time
+}
+
+// Read is what somebody was shown who asked for events of the past.
+type Read struct {
+	// User is who asked; 0: a backend.
+	User            int64
+	Conversation    string
+	Asked, Answered time.Time
+	Events          []Event
+	// Final: everything was asked for, after the last event.
+	Final bool
 }
 
 // Device is a client id of a user, subscribed to all events.
@@ -73,6 +114,7 @@ type Connection struct {
 // Delivery is an event that arrived.
 type Delivery struct {
 	Event
+	Arrived time.Time
 	// Acknowledged is when the acknowledgement was sent; zero: it is not known when, but at once before Confirmed.
 	Acknowledged time.Time
 	// Confirmed is when it was certain that the gateway had handled the acknowledgement; zero: it never was.

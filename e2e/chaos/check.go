@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // Kind is what a history shows to be wrong.
@@ -71,7 +72,12 @@ type checker struct {
 	rights map[place]*rights
 	// messages gives what became of the messages, by the numbers of their sendMessage events.
 	messages map[place]*message
+	// begun is when messages were sent.
+	begun map[name]time.Time
 }
+
+// name is a message, by the id that its sender gave it.
+type name struct{ conversation, id string }
 
 // place is a user, or a number, in a conversation.
 type place struct {
@@ -80,7 +86,7 @@ type place struct {
 }
 
 func newChecker(h *History) *checker {
-	return &checker{h: h, rights: make(map[place]*rights), messages: make(map[place]*message)}
+	return &checker{h: h, rights: make(map[place]*rights), messages: make(map[place]*message), begun: make(map[name]time.Time)}
 }
 
 func (c *checker) report(kind Kind, format string, args ...any) {
@@ -88,7 +94,6 @@ func (c *checker) report(kind Kind, format string, args ...any) {
 }
 
 func (c *checker) publishes() {
-	type name struct{ conversation, id string }
 	at := make(map[name]int64)
 	for id, events := range c.h.Logs {
 		for _, ev := range events {
@@ -107,6 +112,7 @@ func (c *checker) publishes() {
 	for _, p := range c.h.Publishes {
 		n := name{p.Conversation, p.ID}
 		seq, stored := at[n]
+		c.begun[n] = p.Begun
 		if p.Outcome != Refused || p.Doubtful {
 			asked[n] = true
 		}

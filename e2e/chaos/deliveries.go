@@ -74,6 +74,21 @@ func (c *checker) durable(d *Device) {
 	}
 }
 
+// revoked checks that a connection was given no message that was sent after its token had been made worthless.
+func (c *checker) revoked(d *Device, n int, conn *Connection) {
+	i := slices.IndexFunc(c.h.Revocations, func(r Revocation) bool { return r.User == d.User && conn.Token.Before(r.Asked) })
+	if i < 0 || conn.Token.IsZero() {
+		return
+	}
+	for j := range conn.Deliveries {
+		ev := &conn.Deliveries[j].Event
+		if ev.Type == "sendMessage" && c.begun[name{ev.Conversation, ev.Message}].After(c.h.Revocations[i].Answered) {
+			c.report(Leaked, "%s, connection %d (%s): event %d of %s, sent when its token had been revoked", d.Name, n+1,
+				conn.Opened.Format(time.StampMilli), ev.Seq, ev.Conversation)
+		}
+	}
+}
+
 // settle notes what a connection has certainly acknowledged by the time at which the next one began: of each conversation
 // as far as there is no hole.
 func (c *checker) settle(conn *Connection, until time.Time, sequences map[string]*sequence) {
@@ -183,8 +198,9 @@ func (c *checker) live(d *Device) {
 				}
 			}
 		}
+		c.revoked(d, n, conn)
 		c.run(d, n, conn, sequences)
-		c.begun(d, n, conn, sequences, first)
+		c.opening(d, n, conn, sequences, first)
 		if !d.Complete || n < len(d.Connections)-1 {
 			continue
 		}
@@ -196,8 +212,8 @@ func (c *checker) live(d *Device) {
 	}
 }
 
-// begun checks that a live connection was given the messages that were sent after its subscription held.
-func (c *checker) begun(d *Device, n int, conn *Connection, sequences map[string]*sequence, first map[string]int) {
+// opening checks that a live connection was given the messages that were sent after its subscription held.
+func (c *checker) opening(d *Device, n int, conn *Connection, sequences map[string]*sequence, first map[string]int) {
 	if conn.Subscribed.IsZero() {
 		return
 	}

@@ -8,8 +8,10 @@ type History struct {
 	Logs      map[string][]Event
 	Publishes []Publish
 	Rewrites  []Rewrite
-	Devices   []Device
-	Reads     []Read
+	// Revocations made the tokens of users worthless.
+	Revocations []Revocation
+	Devices     []Device
+	Reads       []Read
 	// Shaky are the times during which an acknowledgement of a delivery may have been forgotten: the last flush before a
 	// gateway was killed, and whenever the store was gone.
 	Shaky []Period
@@ -107,8 +109,10 @@ type Device struct {
 type Connection struct {
 	// Opened is when the CONNECT was sent, Subscribed when the subscription was known to hold.
 	Opened, Subscribed time.Time
-	Present            bool
-	Deliveries         []Delivery
+	// Token is when the token was given with which it was opened; zero: it was a password.
+	Token      time.Time
+	Present    bool
+	Deliveries []Delivery
 }
 
 // Delivery is an event that arrived.
@@ -119,6 +123,12 @@ type Delivery struct {
 	Acknowledged time.Time
 	// Confirmed is when it was certain that the gateway had handled the acknowledgement; zero: it never was.
 	Confirmed time.Time
+}
+
+// Revocation is when all tokens of a user were made worthless, so that sessions that were opened with one ended.
+type Revocation struct {
+	User            int64
+	Asked, Answered time.Time
 }
 
 // Period is a time, its ends included.

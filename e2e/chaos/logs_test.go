@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"unique"
 
 	"github.com/parley-im/parley/e2e/chaos"
 )
@@ -32,7 +33,10 @@ type participant struct {
 }
 
 func (w *wire) event() chaos.Event {
-	ev := chaos.Event{Conversation: w.Conversation, Seq: w.Seq, Type: w.Type, Action: w.Action}
+	// A long storm has millions of deliveries, of few conversations.
+	ev := chaos.Event{
+		Conversation: unique.Make(w.Conversation).Value(), Seq: w.Seq, Type: unique.Make(w.Type).Value(), Action: unique.Make(w.Action).Value(),
+	}
 	if m := w.Message; m != nil {
 		ev.Message, ev.Of = m.ID, m.Seq
 		ev.Shows = chaos.Content{Text: m.Text, Edits: m.EditCount, Removed: m.Removed}

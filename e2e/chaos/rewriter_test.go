@@ -92,11 +92,18 @@ func (s *storm) reader(ctx context.Context) {
 func (s *storm) readAll(logs map[string][]chaos.Event) []chaos.Read {
 	r := s.random("readAll", 0)
 	var reads []chaos.Read
+	tokens := make([]string, len(s.others))
+	for n, p := range s.others {
+		s.insist(func() (err error) {
+			tokens[n], err = s.logIn(s.t.Context(), p)
+			return err
+		})
+	}
 	for _, c := range s.conversations {
 		for _, n := range r.Perm(len(s.others))[:4] {
 			all := chaos.Read{User: s.others[n].id, Conversation: c, Final: true, Asked: time.Now()}
 			for from := 1; from <= len(logs[c]); from += 100 {
-				_, read, err := s.page(s.t.Context(), s.others[n].token, all.User, c, fmt.Sprintf("from=%d&count=100", from))
+				_, read, err := s.page(s.t.Context(), tokens[n], all.User, c, fmt.Sprintf("from=%d&count=100", from))
 				if outcomeOf(err) == chaos.Unanswered {
 					s.t.Error(err)
 				}

@@ -85,10 +85,14 @@ func (r *rights) pass(ev *Event, user int64) {
 	}
 }
 
-// gives finds the event that gave back the permission to read.
-func (r *rights) gives(seq int64) *Event {
+// resumes gives the event that ended a time without permission to read after which an event is the first that may be read
+// again; nil: there was no such time.
+func (r *rights) resumes(seq int64) *Event {
 	for _, b := range r.blind {
-		if b.to != nil && b.to.Seq == seq {
+		if b.to == nil {
+			continue
+		}
+		if n, _ := slices.BinarySearch(r.seqs, b.to.Seq); n < len(r.seqs) && r.seqs[n] == seq {
 			return b.to
 		}
 	}
@@ -100,13 +104,13 @@ func (ev *Event) unsure(at time.Time) bool { return ev.Answered.IsZero() || !ev.
 
 // excuses reports whether a connection may go on with an event though earlier ones are due: what a connected device had
 // not been sent when it lost the permission to read is withheld, and one that came back since, so that it has been given nothing
-// by this connection, goes on with the event that gives the permission back.
+// by this connection, goes on with what it may read next.
 func (r *rights) excuses(seq int64, opened time.Time, begun bool) bool {
 	if loss := r.losses[seq]; loss != nil {
 		return loss.unsure(opened)
 	}
-	given := r.gives(seq)
-	return given != nil && !begun && given.unsure(opened)
+	end := r.resumes(seq)
+	return end != nil && !begun && end.unsure(opened)
 }
 
 // hides reports whether what arrived at a time must not have, because the user had no permission to read from before

@@ -45,6 +45,7 @@ func rewritten() *chaos.History {
 			Conversation: "c", ID: id, Text: id, Outcome: chaos.Accepted, Seq: seq, Begun: at(float64(seq)),
 		})
 	}
+	h.Revocations = []chaos.Revocation{{User: bob, Asked: at(1.5), Answered: at(1.6)}, {User: alice, Asked: at(8.5), Answered: at(8.6)}}
 	h.Rewrites = []chaos.Rewrite{
 		{Conversation: "c", Of: 2, Text: "first edit", Outcome: chaos.Accepted, Edits: 1, Asked: at(4), Answered: at(4.1)},
 		{Conversation: "c", Of: 2, Text: "second edit", Outcome: chaos.Unanswered, Asked: at(5)},
@@ -71,6 +72,9 @@ func rewritten() *chaos.History {
 		}},
 		{Name: "alice's desk", User: alice, Complete: true, Connections: []chaos.Connection{
 			{Opened: at(1), Subscribed: at(1.1), Deliveries: live},
+		}},
+		{Name: "alice's tablet", User: alice, Connections: []chaos.Connection{
+			{Opened: at(1), Subscribed: at(1.1), Token: at(0.5), Deliveries: slices.Clone(live[:7])},
 		}},
 	}
 	h.Devices[1].Connections[0].Deliveries[1].Shows = chaos.Content{Text: "three"}
@@ -106,6 +110,23 @@ func TestAHistoryOfChangesWithoutFaultHasNoProblem(t *testing.T) {
 	// Who is connected when the permission is given back goes on from there.
 	h.Devices[0].Connections[1].Deliveries = h.Devices[0].Connections[2].Deliveries[6:]
 	h.Devices[0].Connections[2].Deliveries = nil
+	for _, p := range chaos.Check(h) {
+		t.Error(p)
+	}
+	// So does who leaves and comes back meanwhile.
+	for i, action := range map[int]string{8: "leaveConversation", 9: "joinConversation"} {
+		h.Logs["c"][i] = chaos.Event{
+			Conversation: "c", Seq: int64(i + 1), Type: "editConversation", Action: action, Users: []int64{bob},
+		}
+	}
+	h.Publishes = slices.Delete(h.Publishes, 3, 4)
+	for _, list := range [][]chaos.Delivery{h.Devices[0].Connections[1].Deliveries[:1], h.Devices[1].Connections[0].Deliveries[3:4]} {
+		list[0].Event = h.Logs["c"][9]
+	}
+	copy(h.Reads[3].Events[7:], h.Logs["c"][9:])
+	copy(h.Reads[4].Events[8:], h.Logs["c"][8:])
+	h.Devices[2].Connections[0].Deliveries[7].Event = h.Logs["c"][8]
+	h.Devices[2].Connections[0].Deliveries[8].Event = h.Logs["c"][9]
 	for _, p := range chaos.Check(h) {
 		t.Error(p)
 	}
@@ -182,10 +203,16 @@ func TestEachFaultOfChangesIsFound(t *testing.T) {
 		"all that was missed is lost":                       {chaos.Lost, func(h *chaos.History) { without(given(h, 0, 2), 0, 6) }},
 		"what follows the return of the right is lost":      {chaos.Lost, func(h *chaos.History) { without(given(h, 1, 0), 3, 4) }},
 		"what comes after it is lost":                       {chaos.Lost, func(h *chaos.History) { without(given(h, 1, 0), 4, 5) }},
-		"the past is shown without right":                   {chaos.Leaked, func(h *chaos.History) { h.Reads[2].Events = h.Reads[1].Events }},
-		"the past of others is shown":                       {chaos.Leaked, func(h *chaos.History) { h.Reads[3].Events = h.Reads[4].Events }},
-		"the past is shown to strangers":                    {chaos.Leaked, func(h *chaos.History) { h.Reads[5].Events = h.Reads[4].Events }},
-		"the own past is withheld":                          {chaos.Withheld, func(h *chaos.History) { h.Reads[3].Events = h.Reads[3].Events[:8] }},
+		"a session outlasts its token": {chaos.Leaked, func(h *chaos.History) {
+			*given(h, 3, 0) = slices.Clone((*given(h, 2, 0))[:8])
+		}},
+		"a token that was revoked is good for a login": {chaos.Leaked, func(h *chaos.History) {
+			h.Devices[3].Connections[0] = chaos.Connection{Opened: at(8.8), Token: at(8.4), Deliveries: (*given(h, 2, 0))[7:8]}
+		}},
+		"the past is shown without right": {chaos.Leaked, func(h *chaos.History) { h.Reads[2].Events = h.Reads[1].Events }},
+		"the past of others is shown":     {chaos.Leaked, func(h *chaos.History) { h.Reads[3].Events = h.Reads[4].Events }},
+		"the past is shown to strangers":  {chaos.Leaked, func(h *chaos.History) { h.Reads[5].Events = h.Reads[4].Events }},
+		"the own past is withheld":        {chaos.Withheld, func(h *chaos.History) { h.Reads[3].Events = h.Reads[3].Events[:8] }},
 		"another past is withheld": {chaos.Withheld, func(h *chaos.History) {
 			for i := range h.Logs["c"] {
 				h.Logs["c"][i].Uber = false

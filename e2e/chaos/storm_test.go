@@ -53,6 +53,7 @@ type storm struct {
 	publishes     []chaos.Publish
 	rewrites      []chaos.Rewrite
 	reads         []chaos.Read
+	revocations   []chaos.Revocation
 	changes       []change
 	notes         []string
 	faults        map[string]int
@@ -158,9 +159,15 @@ func (s *storm) call(ctx context.Context, key, method, path string, body, into a
 
 func (s *storm) must(key, method, path string, body, into any) {
 	s.t.Helper()
+	s.insist(func() error { return s.call(s.t.Context(), key, method, path, body, into) })
+}
+
+// insist does something until it works out.
+func (s *storm) insist(do func() error) {
+	s.t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		err := s.call(s.t.Context(), key, method, path, body, into)
+		err := do()
 		if err == nil {
 			return
 		}
@@ -179,7 +186,10 @@ func (s *storm) setUp() {
 		var made struct{ User struct{ UserID int64 } }
 		s.must(s.service, "POST", "/v1/users", map[string]any{"username": p.name, "password": p.password}, &made)
 		p.id = made.User.UserID
-		p.token = s.logIn(p)
+		s.insist(func() (err error) {
+			p.token, err = s.logIn(s.t.Context(), p)
+			return err
+		})
 		if i < 2 {
 			s.anchors = append(s.anchors, p)
 		} else {
@@ -194,10 +204,10 @@ func (s *storm) setUp() {
 	}
 }
 
-func (s *storm) logIn(p person) string {
+func (s *storm) logIn(ctx context.Context, p person) (token string, err error) {
 	var made struct{ AccessToken string }
-	s.must(s.service, "POST", "/v1/login", map[string]any{"username": p.name, "password": p.password}, &made)
-	return made.AccessToken
+	err = s.call(ctx, s.service, "POST", "/v1/login", map[string]any{"username": p.name, "password": p.password}, &made)
+	return made.AccessToken, err
 }
 
 func (s *storm) somewhere(r *rand.Rand) string {
@@ -274,7 +284,7 @@ func (s *storm) rage(length time.Duration) {
 		d := s.newDurable(n)
 		durable, proxies = append(durable, d), append(proxies, d.proxy)
 	}
-	for n := range 3 {
+	for n := range desks {
 		live = append(live, s.newLive(n))
 	}
 	s.note("all devices have subscribed")
@@ -286,6 +296,7 @@ func (s *storm) rage(length time.Duration) {
 		writers.Go(func() { s.rewriter(ctx, n) })
 	}
 	writers.Go(func() { s.reader(ctx) })
+	writers.Go(func() { s.revoker(ctx) })
 	writers.Go(func() { s.members(ctx) })
 	writers.Go(func() { s.leavers(ctx) })
 	writers.Go(func() { s.weather(ctx, proxies) })
@@ -302,7 +313,7 @@ func (s *storm) rage(length time.Duration) {
 	s.note("the storm is over")
 	s.conversations = s.everything()
 	h := &chaos.History{
-		Logs: make(map[string][]chaos.Event), Publishes: s.publishes, Rewrites: s.rewrites, Shaky: s.shaky,
+		Logs: make(map[string][]chaos.Event), Publishes: s.publishes, Rewrites: s.rewrites, Revocations: s.revocations, Shaky: s.shaky,
 	}
 	for _, c := range s.conversations {
 		h.Logs[c] = s.read(c)

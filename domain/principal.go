@@ -14,6 +14,10 @@ type Principal struct {
 	Login [16]byte
 	// External is set for a user who was proven by a token of another issuer.
 	External bool
+	// Issued is when the token was made that proved who the user is, in milliseconds since 1970; 0 for a password.
+	Issued int64
+	// Proof is a digest of what the store keeps of the password or API key that proved who it is; zero for a token.
+	Proof [32]byte
 	// Service and ServiceName are set for a service, also when it acts on a user's behalf.
 	Service     ServiceID
 	ServiceName string

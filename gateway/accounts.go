@@ -168,22 +168,21 @@ func (a *Accounts) Authenticate(ctx context.Context, h domain.Hello) (p domain.P
 		p, err = a.backend(ctx, h)
 		return p, time.Time{}, err
 	}
-	u, expires, known, err := a.external(ctx, h.Password)
+	foreign, known, err := a.external(ctx, h.Password)
 	if known {
 		method = methodIssuer
-		if err == nil && string(u.Username) != h.Username {
+		if err == nil && string(foreign.user.Username) != h.Username {
 			err = errWrong()
 		}
 		if err != nil {
 			return domain.Principal{}, time.Time{}, err
 		}
-		p = u.Principal(h.Device)
-		p.External = true
-		return p, expires, nil
+		p = foreign.user.Principal(h.Device)
+		p.External, p.Issued = true, foreign.issued
+		return p, foreign.expires, nil
 	}
 	if looksLikeToken(h.Password) {
-		var t access
-		u, t, err = a.bearer(ctx, h.Password)
+		u, t, err := a.bearer(ctx, h.Password)
 		// A password may happen to look like a token.
 		if !errors.Is(err, errForeign) {
 			method = methodToken
@@ -194,15 +193,18 @@ func (a *Accounts) Authenticate(ctx context.Context, h domain.Hello) (p domain.P
 				return domain.Principal{}, time.Time{}, err
 			}
 			p = u.Principal(h.Device)
-			p.Login = t.family
+			p.Login, p.Issued = t.family, t.issued
 			return p, t.expires, nil
 		}
 	}
 	at := domain.Attempt{Username: h.Username, Password: h.Password, Device: h.Device, Address: h.Remote, Protocol: "mqtt"}
-	if u, err = a.password(ctx, at); err != nil {
+	c, err := a.password(ctx, at)
+	if err != nil {
 		return domain.Principal{}, time.Time{}, err
 	}
-	return u.Principal(h.Device), time.Time{}, nil
+	p = c.User.Principal(h.Device)
+	p.Proof = proofOf(c)
+	return p, time.Time{}, nil
 }
 
 // Bearer proves who makes an HTTP request by its bearer token: the admin key, an API key or an access token. Its
@@ -218,7 +220,8 @@ func (a *Accounts) Bearer(ctx context.Context, token string) (domain.Principal, 
 		}
 		return s.Principal(), nil
 	}
-	u, _, known, err := a.external(ctx, token)
+	foreign, known, err := a.external(ctx, token)
+	u := foreign.user
 	if !known {
 		u, _, err = a.bearer(ctx, token)
 	}
@@ -270,27 +273,27 @@ func (a *Accounts) backend(ctx context.Context, h domain.Hello) (domain.Principa
 		return domain.Principal{}, errWrong()
 	}
 	p := s.Principal()
-	p.Device = h.Device
+	p.Device, p.Proof = h.Device, digest
 	return p, nil
 }
 
-// password gives the user whose name and password these are.
-func (a *Accounts) password(ctx context.Context, at domain.Attempt) (domain.User, error) {
-	if u, settled, err := a.asked(ctx, at); settled {
-		return u, err
+// password gives the user whose name and password these are, with what that was checked against.
+func (a *Accounts) password(ctx context.Context, at domain.Attempt) (domain.Credential, error) {
+	if c, settled, err := a.asked(ctx, at); settled {
+		return c, err
 	}
 	c, err := a.credential(ctx, at.Username)
 	if err != nil {
-		return domain.User{}, err
+		return domain.Credential{}, err
 	}
 	right, err := a.hasher.verify(ctx, c.PasswordHash, at.Password)
 	if err != nil {
-		return domain.User{}, err
+		return domain.Credential{}, err
 	}
 	if !right {
-		return domain.User{}, errWrong()
+		return domain.Credential{}, errWrong()
 	}
-	return c.User, nil
+	return c, nil
 }
 
 // credential gives what a login of the name is checked against: an empty one for a user who is not there or was deleted,

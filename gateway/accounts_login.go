@@ -14,11 +14,11 @@ import (
 func (a *Accounts) Login(ctx context.Context, username, password string) (login domain.Login, err error) {
 	began := a.now()
 	defer func() { a.metrics.observe(methodPassword, a.now().Sub(began), err) }()
-	u, err := a.password(ctx, domain.Attempt{Username: username, Password: password, Protocol: "http"})
+	c, err := a.password(ctx, domain.Attempt{Username: username, Password: password, Protocol: "http"})
 	if err != nil {
 		return domain.Login{}, err
 	}
-	return a.begin(ctx, u, began)
+	return a.begin(ctx, c.User, began)
 }
 
 // begin starts a login of a user who has proven who it is; what was proven was read after began.
@@ -82,7 +82,7 @@ func (a *Accounts) Logout(ctx context.Context, accessToken string) error {
 	if _, key := secretDigest(accessToken, apiKeyPrefix); key || a.isAdmin(accessToken) {
 		return domain.Errorf(domain.AccessDenied, "only users log out")
 	}
-	if _, _, known, err := a.external(ctx, accessToken); known {
+	if _, known, err := a.external(ctx, accessToken); known {
 		if err != nil {
 			return err
 		}
@@ -96,7 +96,7 @@ func (a *Accounts) Logout(ctx context.Context, accessToken string) error {
 		return err
 	}
 	p := u.Principal("")
-	p.Login = t.family
+	p.Login, p.Issued = t.family, t.issued
 	a.ended(p, false)
 	return nil
 }

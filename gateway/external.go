@@ -28,22 +28,29 @@ type LoginService interface {
 const maxForeignPassword = 8 << 10
 
 // external gives the user of a token of another issuer. known is false if it is not of one.
-func (a *Accounts) external(ctx context.Context, token string) (u domain.User, expires time.Time, known bool, err error) {
+func (a *Accounts) external(ctx context.Context, token string) (f foreign, known bool, err error) {
 	if a.issuers == nil {
-		return domain.User{}, time.Time{}, false, nil
+		return foreign{}, false, nil
 	}
 	v, known, err := a.issuers.Verify(ctx, token)
 	if !known || err != nil {
-		return domain.User{}, time.Time{}, known, err
+		return foreign{}, known, err
 	}
 	c, err := a.vouched(ctx, v.Username, v.DisplayName, v.Create)
 	if err != nil {
-		return domain.User{}, time.Time{}, true, err
+		return foreign{}, true, err
 	}
 	if v.Issued <= c.TokensFrom {
-		return domain.User{}, time.Time{}, true, domain.Errorf(domain.NotAuthenticated, "the token was revoked")
+		return foreign{}, true, domain.Errorf(domain.NotAuthenticated, "the token was revoked")
 	}
-	return c.User, v.Expires, true, nil
+	return foreign{user: c.User, issued: v.Issued, expires: v.Expires}, true, nil
+}
+
+// foreign is what a token of another issuer has proven.
+type foreign struct {
+	user    domain.User
+	issued  int64 // milliseconds since 1970
+	expires time.Time
 }
 
 // vouched gives the user of a name that others vouch for, and makes it if that is wanted. One who is not there, or was
@@ -77,35 +84,35 @@ func (a *Accounts) asks(at domain.Attempt) (name domain.Username, ok bool) {
 
 // asked asks the login service about a login. settled is false if it has nothing to say about the user: then the password
 // in the store decides.
-func (a *Accounts) asked(ctx context.Context, at domain.Attempt) (u domain.User, settled bool, err error) {
+func (a *Accounts) asked(ctx context.Context, at domain.Attempt) (c domain.Credential, settled bool, err error) {
 	name, asks := a.asks(at)
 	if !asks {
-		return domain.User{}, false, nil
+		return domain.Credential{}, false, nil
 	}
 	// A right password is remembered for a while, by its keyed digest alone. Whether the user is still there is asked each
 	// time.
 	const proof = "login service\x00"
 	if a.allowed.knows(proof+at.Username, at.Password) {
 		c, err := a.vouched(ctx, name, "", false)
-		return c.User, true, err
+		return c, true, err
 	}
 	leave, err := a.asking.enter(ctx)
 	if err != nil {
-		return domain.User{}, true, err
+		return domain.Credential{}, true, err
 	}
 	answer, err := a.service.Ask(ctx, at)
 	leave()
 	switch {
 	case err != nil:
-		return domain.User{}, true, err
+		return domain.Credential{}, true, err
 	case answer.Result == domain.Ignored:
-		return domain.User{}, false, nil
+		return domain.Credential{}, false, nil
 	case answer.Result != domain.Allowed:
-		return domain.User{}, true, errWrong()
+		return domain.Credential{}, true, errWrong()
 	}
-	c, err := a.vouched(ctx, name, answer.DisplayName, answer.Create)
+	c, err = a.vouched(ctx, name, answer.DisplayName, answer.Create)
 	if err == nil {
 		a.allowed.learn(proof+at.Username, at.Password)
 	}
-	return c.User, true, err
+	return c, true, err
 }

@@ -28,6 +28,8 @@ type Options struct {
 	Authenticator Authenticator
 	// Logins makes and ends logins; nil: the commands that do so are refused.
 	Logins Logins
+	// Endings tells whose logins were ended, on other nodes too; nil: only those that this one is told of end sessions.
+	Endings Endings
 	// Presence keeps when users were last seen and who subscribed to whom; nil: nobody is told of others.
 	Presence Presences
 	// Grace is how long users stay online when their last device has gone (default 60 s).
@@ -177,6 +179,9 @@ func New(o Options) (*Gateway, error) {
 	}
 	if g.sessions != nil {
 		g.workers.Go(g.keepSessions)
+	}
+	if o.Endings != nil {
+		g.workers.Go(func() { g.watchEndings(o.Endings) })
 	}
 	g.workers.Go(g.presence.keep)
 	return g, nil

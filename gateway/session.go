@@ -24,6 +24,8 @@ type Session struct {
 	sink      Sink
 	limits    *userLimits
 	expiry    *time.Timer
+	// held is the latest ending of the user's logins that the session's own has outlived; watchEndings alone uses it.
+	held int64
 
 	mu sync.Mutex
 	// subscriptions by filter; events, signals, inbox and replies are looked up per delivery.

@@ -67,6 +67,9 @@ type Families interface {
 	// RevokeFamily ends a login; RevokeUser ends all of a user's logins up to the time.
 	RevokeFamily(ctx context.Context, family [16]byte) error
 	RevokeUser(ctx context.Context, id domain.UserID, now int64) error
+	// EndedSince gives the users and services some or all of whose logins were ended after a time, on whatever node, as far
+	// as that was committed; each once, with its latest.
+	EndedSince(ctx context.Context, since int64) ([]domain.Ending, error)
 }
 
 // OneTime keeps what logins by one-time keys need.

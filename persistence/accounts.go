@@ -314,8 +314,10 @@ func (s *Store) RotateService(ctx context.Context, accountName, name string, key
 		if _, err := q.exec(ctx, rotateService, int64(a.ID), name, keyHash[:]); err != nil {
 			return err
 		}
-		v, err = service(ctx, q, a, name)
-		return err
+		if v, err = service(ctx, q, a, name); err != nil {
+			return err
+		}
+		return noteEnded(ctx, q, domain.Ending{Service: v.ID, Root: v.Root})
 	})
 	return v, err
 }
@@ -328,11 +330,18 @@ func (s *Store) DeleteService(ctx context.Context, accountName, name string) err
 		if err != nil {
 			return err
 		}
+		v, err := service(ctx, q, a, name)
+		if err != nil {
+			return err
+		}
 		n, err := q.exec(ctx, deleteService, int64(a.ID), name)
-		if err == nil && n == 0 {
+		if err != nil {
+			return err
+		}
+		if n == 0 {
 			return noService(accountName, name)
 		}
-		return err
+		return noteEnded(ctx, q, domain.Ending{Service: v.ID, Root: v.Root})
 	})
 }
 

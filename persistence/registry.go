@@ -132,7 +132,10 @@ func (s *Store) DeleteUser(ctx context.Context, id domain.UserID) error {
 		if _, err = q.exec(ctx, deleteWatches, int64(id)); err != nil {
 			return err
 		}
-		return s.removeSessionsOf(ctx, q, id)
+		if err := s.removeSessionsOf(ctx, q, id); err != nil {
+			return err
+		}
+		return noteEnded(ctx, q, domain.Ending{User: id})
 	})
 }
 

@@ -2,6 +2,7 @@ package persistence
 
 import (
 	"context"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -92,8 +93,7 @@ func (s *Store) Refresh(ctx context.Context, hash [32]byte, now int64, next doma
 			// Committed, although the caller is refused.
 			refused = domain.Errorf(domain.NotAuthenticated, "the refresh token was used before; the login has ended")
 			reused = domain.RefreshToken{Family: family, User: domain.UserID(user)}
-			_, err = q.exec(ctx, revokeFamily, family[:])
-			return err
+			return endFamily(ctx, q, family)
 		case expires <= now:
 			refused = domain.Errorf(domain.NotAuthenticated, "the refresh token has expired")
 			return nil
@@ -120,9 +120,16 @@ func (s *Store) Refresh(ctx context.Context, hash [32]byte, now int64, next doma
 // RevokeFamily ends a login: none of its tokens is good any more. An unknown family is nothing to do.
 func (s *Store) RevokeFamily(ctx context.Context, family [16]byte) error {
 	return s.write(ctx, func(q runner) error {
-		_, err := q.exec(ctx, revokeFamily, family[:])
-		return err
+		return endFamily(ctx, q, family)
 	})
+}
+
+func endFamily(ctx context.Context, q runner, family [16]byte) error {
+	if _, err := q.exec(ctx, revokeFamily, family[:]); err != nil {
+		return err
+	}
+	_, err := q.exec(ctx, noteFamily, family[:], time.Now().UnixMilli())
+	return err
 }
 
 // RevokeUser ends all logins that a user has, and makes access tokens issued up to now (milliseconds since 1970)
@@ -132,7 +139,9 @@ func (s *Store) RevokeUser(ctx context.Context, id domain.UserID, now int64) err
 		if _, err := q.exec(ctx, endAccess, int64(id), now); err != nil {
 			return err
 		}
-		_, err := q.exec(ctx, revokeAll, int64(id))
-		return err
+		if _, err := q.exec(ctx, revokeAll, int64(id)); err != nil {
+			return err
+		}
+		return noteEnded(ctx, q, domain.Ending{User: id})
 	})
 }

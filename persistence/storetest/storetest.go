@@ -134,6 +134,7 @@ func Run(t *testing.T, b Backend) {
 		{"RefreshTokensWorkOnce", refreshTokensWorkOnce},
 		{"ReusedRefreshTokenEndsTheLogin", reusedRefreshToken},
 		{"RevokedUsersAreOut", revokedUsers},
+		{"EndingsAreTold", endingsAreTold},
 		{"OneTimeSecretsAreMadeOnce", oneTimeSecrets},
 		{"OneTimeKeysWorkOnce", oneTimeKeysWorkOnce},
 		{"SigningKeysAreKept", signingKeys},

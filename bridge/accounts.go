@@ -9,8 +9,24 @@ import (
 
 // account is an account as HTTP shows it.
 type account struct {
-	Name   string `json:"name"`
-	Parent string `json:"parent,omitempty" doc:"The main account that this is a child of."`
+	Name      string   `json:"name"`
+	Parent    string   `json:"parent,omitempty" doc:"The main account that this is a child of."`
+	Settings  settings `json:"settings" doc:"The account's own settings."`
+	Effective settings `json:"effective" doc:"What holds for its users: what the account leaves open its main account decides."`
+}
+
+// settings are those of an account.
+type settings struct {
+	EditMessages   string `json:"editMessages" doc:"Whether users may edit messages: on, off, a duration after sending such as 15m, or inherit."`
+	RemoveMessages string `json:"removeMessages" doc:"Whether users may remove messages: as editMessages."`
+}
+
+func settingsOf(s domain.AccountSettings) settings {
+	return settings{EditMessages: s.EditMessages.String(), RemoveMessages: s.RemoveMessages.String()}
+}
+
+func accountOf(a domain.Account) account {
+	return account{Name: a.Name, Parent: a.ParentName, Settings: settingsOf(a.Settings), Effective: settingsOf(a.Effective)}
 }
 
 type oneAccount struct {
@@ -55,6 +71,37 @@ type accountPath struct {
 	Account string `path:"account"`
 }
 
+type editAccountRequest struct {
+	Account string `path:"account"`
+	Body    struct {
+		Settings struct {
+			EditMessages   *string `json:"editMessages,omitempty" doc:"on, off, a duration after sending such as 15m, or inherit (main accounts: on). Absent: stays as it is."`
+			RemoveMessages *string `json:"removeMessages,omitempty" doc:"As editMessages."`
+		} `json:"settings"`
+	} `nameHint:"EditAccountRequest"`
+}
+
+// edit reads what an account's settings shall be.
+func (r *editAccountRequest) edit() (e domain.SettingsEdit, err error) {
+	for _, f := range [...]struct {
+		text *string
+		to   **domain.Switch
+	}{{r.Body.Settings.EditMessages, &e.EditMessages}, {r.Body.Settings.RemoveMessages, &e.RemoveMessages}} {
+		if f.text == nil {
+			continue
+		}
+		s, err := domain.ParseSwitch(*f.text)
+		if err != nil {
+			return e, err
+		}
+		*f.to = &s
+	}
+	if e == (domain.SettingsEdit{}) {
+		return e, domain.Errorf(domain.InvalidRequest, "nothing is to be changed: give a setting")
+	}
+	return e, nil
+}
+
 type applicationPath struct {
 	Account     string `path:"account"`
 	Application string `path:"application"`
@@ -79,15 +126,7 @@ func (a *api) accountRoutes() {
 		if err != nil {
 			return reply{}, err
 		}
-		shown := account{Name: made.Name, Parent: in.Body.Parent}
-		if made.Parent != 0 && shown.Parent == "" {
-			all, err := a.Accounts.Accounts(ctx, c.principal)
-			if err != nil {
-				return reply{}, err
-			}
-			shown.Parent = nameOf(all, made.Parent)
-		}
-		return reply{Body: oneAccount{shown}}, nil
+		return reply{Body: oneAccount{accountOf(made)}}, nil
 	})
 	handle(a, route{
 		method: http.MethodGet, path: "/v1/accounts", id: "listAccounts", tag: tagAccounts, status: http.StatusOK,
@@ -96,9 +135,29 @@ func (a *api) accountRoutes() {
 		all, err := a.Accounts.Accounts(ctx, c.principal)
 		list := accountList{Accounts: make([]account, len(all))}
 		for i, acc := range all {
-			list.Accounts[i] = account{Name: acc.Name, Parent: nameOf(all, acc.Parent)}
+			list.Accounts[i] = accountOf(acc)
 		}
 		return reply{Body: list}, err
+	})
+	handle(a, route{
+		method: http.MethodGet, path: "/v1/accounts/{account}", id: "getAccount", tag: tagAccounts, status: http.StatusOK,
+		summary: "Get an account", result: schemaOf[oneAccount](a), refusals: refusals[:2],
+	}, func(ctx context.Context, c caller, in *accountPath) (reply, error) {
+		found, err := a.Accounts.Account(ctx, c.principal, in.Account)
+		return reply{Body: oneAccount{accountOf(found)}}, err
+	})
+	handle(a, route{
+		method: http.MethodPatch, path: "/v1/accounts/{account}", id: "editAccount", tag: tagAccounts, status: http.StatusOK,
+		summary:     "Change the settings of an account",
+		description: "They hold for the users of the account, for every command from then on; services may always.",
+		result:      schemaOf[oneAccount](a), refusals: refusals[:2],
+	}, func(ctx context.Context, c caller, in *editAccountRequest) (reply, error) {
+		e, err := in.edit()
+		if err != nil {
+			return reply{}, err
+		}
+		edited, err := a.Accounts.EditSettings(ctx, c.principal, in.Account, e)
+		return reply{Body: oneAccount{accountOf(edited)}}, err
 	})
 	handle(a, route{
 		method: http.MethodPost, path: "/v1/accounts/{account}/applications", id: "createApplication", tag: tagAccounts, creates: true,
@@ -145,14 +204,4 @@ func (a *api) accountRoutes() {
 	}, func(ctx context.Context, c caller, in *applicationPath) (reply, error) {
 		return reply{}, a.Accounts.DeleteApplication(ctx, c.principal, in.Account, in.Application)
 	})
-}
-
-// nameOf gives the name of the account of a number; empty: there is none of it in the list.
-func nameOf(all []domain.Account, id domain.AccountID) string {
-	for _, acc := range all {
-		if acc.ID == id && id != 0 {
-			return acc.Name
-		}
-	}
-	return ""
 }

@@ -54,6 +54,8 @@ type Services interface {
 type Tenants interface {
 	CreateAccount(ctx context.Context, p domain.Principal, name, parent string) (domain.Account, error)
 	Accounts(ctx context.Context, p domain.Principal) ([]domain.Account, error)
+	Account(ctx context.Context, p domain.Principal, name string) (domain.Account, error)
+	EditSettings(ctx context.Context, p domain.Principal, name string, e domain.SettingsEdit) (domain.Account, error)
 	DeleteAccount(ctx context.Context, p domain.Principal, name string) error
 	CreateApplication(ctx context.Context, p domain.Principal, account, name string) error
 	Applications(ctx context.Context, p domain.Principal, account string) ([]string, error)

@@ -204,7 +204,7 @@ func TestTheDocumentHasEachRouteOfTheProtocol(t *testing.T) {
 		"/v1/conversations/{uuid}/leave": "post", "/v1/conversations/{uuid}/mute": "post",
 		"/v1/conversations/{uuid}/events": "get",
 		"/v1/services":                    "delete get post", "/v1/services/{service}": "delete", "/v1/services/{service}/rotate": "post",
-		"/v1/accounts": "delete get post", "/v1/accounts/{account}": "delete", "/v1/accounts/{account}/applications": "get post",
+		"/v1/accounts": "delete get post", "/v1/accounts/{account}": "delete get patch", "/v1/accounts/{account}/applications": "get post",
 		"/v1/accounts/{account}/applications/{application}": "delete",
 		"/v1/content": "post", "/v1/content/{id}": "get", "/v1/content/{id}/data": "get put",
 		"/livez": "get", "/readyz": "get", "/version": "get",

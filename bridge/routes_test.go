@@ -331,6 +331,7 @@ func TestBackendsSendOnBehalfOfUsersTheyKnow(t *testing.T) {
 }
 
 func TestServiceAndAccountRoutes(t *testing.T) {
+	const open = `"settings":{"editMessages":"inherit","removeMessages":"inherit"},"effective":{"editMessages":"on","removeMessages":"on"}`
 	for what, c := range map[string]struct {
 		method, path, body string
 		status             int
@@ -354,13 +355,21 @@ func TestServiceAndAccountRoutes(t *testing.T) {
 		},
 		"create child": {
 			"POST", "/v1/accounts", `{"name":"acme-labs","parent":"acme"}`, 201, "account acme-labs acme",
-			`{"account":{"name":"acme-labs","parent":"acme"}}`,
+			`{"account":{"name":"acme-labs","parent":"acme",` + open + `}}`,
 		},
 		"create own child": {
-			"POST", "/v1/accounts", `{"name":"acme-labs"}`, 201, "accounts", `{"account":{"name":"acme-labs","parent":"acme"}}`,
+			"POST", "/v1/accounts", `{"name":"acme-labs"}`, 201, "account acme-labs ",
+			`{"account":{"name":"acme-labs","parent":"acme",` + open + `}}`,
 		},
 		"list accounts": {
-			"GET", "/v1/accounts", "", 200, "accounts", `{"accounts":[{"name":"acme"},{"name":"acme-labs","parent":"acme"}]}`,
+			"GET", "/v1/accounts", "", 200, "accounts", `{"accounts":[{"name":"acme",` + open + `},{"name":"acme-labs","parent":"acme",` + open + `}]}`,
+		},
+		"get account": {
+			"GET", "/v1/accounts/acme", "", 200, "one account acme", "",
+		},
+		"edit account": {
+			"PATCH", "/v1/accounts/acme", `{"settings":{"removeMessages":"15m"}}`, 200, "settings acme",
+			`{"account":{"name":"acme","settings":{"editMessages":"inherit","removeMessages":"15m"},"effective":{"editMessages":"off","removeMessages":"15m"}}}`,
 		},
 		"create application": {
 			"POST", "/v1/accounts/acme/applications", `{"name":"chat"}`, 201, "application acme chat",
@@ -382,7 +391,14 @@ func TestServiceAndAccountRoutes(t *testing.T) {
 		}
 	}
 	w := newWorld(t, nil)
-	w.as(adminKey, "POST", "/v1/accounts", `{"name":"globex"}`).want(t, "main account", 201, `{"account":{"name":"globex"}}`)
+	w.as(adminKey, "POST", "/v1/accounts", `{"name":"globex"}`).want(t, "main account", 201, `{"account":{"name":"globex",`+open+`}}`)
+	for what, body := range map[string]string{
+		"no setting": `{"settings":{}}`, "nothing": `{}`, "null": `{"settings":{"editMessages":null}}`, "unknown": `{"settings":{"edit":"on"}}`,
+		"no switch": `{"settings":{"editMessages":"maybe"}}`, "bool": `{"settings":{"editMessages":true}}`, "short": `{"settings":{"editMessages":"1ms"}}`,
+		"negative": `{"settings":{"removeMessages":"-1h"}}`, "without unit": `{"settings":{"removeMessages":"15"}}`,
+	} {
+		w.call("PATCH", "/v1/accounts/acme", body).wantProblem(t, what, 400, domain.InvalidRequest)
+	}
 	w.call("DELETE", "/v1/accounts/acme", "").wantProblem(t, "full account", 409, domain.InUse)
 	w.call("DELETE", "/v1/accounts?name=x", `{"name":"x"}`).wantProblem(t, "named twice", 400, domain.InvalidRequest)
 }
@@ -402,6 +418,8 @@ func TestRefusalsOfTheAdministrationArePassedOn(t *testing.T) {
 		{"POST", "/v1/services/x/rotate", ""},
 		{"POST", "/v1/accounts", `{"name":"x"}`},
 		{"GET", "/v1/accounts", ""},
+		{"GET", "/v1/accounts/acme", ""},
+		{"PATCH", "/v1/accounts/acme", `{"settings":{"editMessages":"on"}}`},
 		{"POST", "/v1/accounts/acme/applications", `{"name":"x"}`},
 		{"GET", "/v1/accounts/acme/applications", ""},
 		{"DELETE", "/v1/accounts/acme/applications/x", ""},

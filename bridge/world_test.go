@@ -336,13 +336,33 @@ func (f *fakeAdmin) Services(context.Context, domain.Principal) ([]domain.Servic
 func (f *fakeAdmin) CreateAccount(_ context.Context, p domain.Principal, name, parent string) (domain.Account, error) {
 	a := domain.Account{ID: 2, Name: name, Root: 2}
 	if parent != "" || !p.Admin {
-		a.Parent, a.Root = 1, 1
+		a.Parent, a.ParentName, a.Root = 1, "acme", 1
 	}
+	a.Effective = a.Settings.Under(domain.AccountSettings{})
 	return a, f.note("account", name, parent)
 }
 
 func (f *fakeAdmin) Accounts(context.Context, domain.Principal) ([]domain.Account, error) {
-	return []domain.Account{{ID: 1, Name: "acme", Root: 1}, {ID: 2, Name: "acme-labs", Parent: 1, Root: 1}}, f.note("accounts")
+	on := domain.AccountSettings{EditMessages: domain.On, RemoveMessages: domain.On}
+	return []domain.Account{
+		{ID: 1, Name: "acme", Root: 1, Effective: on}, {ID: 2, Name: "acme-labs", Parent: 1, ParentName: "acme", Root: 1, Effective: on},
+	}, f.note("accounts")
+}
+
+func (f *fakeAdmin) Account(_ context.Context, _ domain.Principal, name string) (domain.Account, error) {
+	return domain.Account{Name: name}, f.note("one account", name)
+}
+
+func (f *fakeAdmin) EditSettings(_ context.Context, _ domain.Principal, name string, e domain.SettingsEdit) (domain.Account, error) {
+	a := domain.Account{Name: name}
+	if e.EditMessages != nil {
+		a.Settings.EditMessages = *e.EditMessages
+	}
+	if e.RemoveMessages != nil {
+		a.Settings.RemoveMessages = *e.RemoveMessages
+	}
+	a.Effective = a.Settings.Under(domain.AccountSettings{EditMessages: domain.Off})
+	return a, f.note("settings", name)
 }
 
 func (f *fakeAdmin) CreateApplication(_ context.Context, _ domain.Principal, account, name string) error {

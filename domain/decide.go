@@ -28,6 +28,8 @@ type Needs struct {
 	List *ConversationQuery
 	// External is external content to look up.
 	External []ContentID
+	// Settings asks for what the account of the principal (a user) lets it do.
+	Settings bool
 }
 
 // Heads is the state that a decision may look at, and what purity forbids it to make itself.
@@ -61,6 +63,8 @@ type Heads struct {
 	// sent is known to be stored already.
 	External []ExternalContent
 	Again    bool
+	// Settings are those in effect for the principal's account.
+	Settings AccountSettings
 	// Existing is the conversation that holds the unique key which an earlier run of this decision wanted: the
 	// store found it taken and runs the decision again.
 	Existing *Conversation

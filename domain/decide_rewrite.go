@@ -84,6 +84,9 @@ func (c *EditMessage) decide(h *Heads, p Principal) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
+	if err := h.Settings.EditMessages.permits(p, "editing", h.Message.Time, h.Now); err != nil {
+		return Decision{}, err
+	}
 	m := *h.Message.Message
 	m.Content = c.over(m.Content)
 	if c.Parts != nil {
@@ -146,6 +149,9 @@ func (c *RemoveMessage) decide(h *Heads, p Principal) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
+	if err := h.Settings.RemoveMessages.permits(p, "removing", h.Message.Time, h.Now); err != nil {
+		return Decision{}, err
+	}
 	m := h.Message.Message.tombstone()
 	e := h.event(EventRemoveMessage, p, c)
 	e.Message = &Message{ID: m.ID, Conversation: m.Conversation, Seq: m.Seq}
@@ -160,7 +166,7 @@ func needsMessage(c ConversationID, id MessageID) Needs {
 	if !ok {
 		seq = 0
 	}
-	return Needs{Conversation: c, Message: seq, Past: true}
+	return Needs{Conversation: c, Message: seq, Past: true, Settings: true}
 }
 
 func checkMessageRef(c ConversationID, id MessageID) error {

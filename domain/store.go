@@ -134,9 +134,13 @@ func (s Service) Principal() Principal {
 type Account struct {
 	ID   AccountID
 	Name string
-	// Parent is 0 for a main account; Root is the main account of the tree.
-	Parent AccountID
-	Root   AccountID
+	// Parent is 0 for a main account, ParentName empty; Root is the main account of the tree.
+	Parent     AccountID
+	ParentName string
+	Root       AccountID
+	// Settings are the account's own, Effective those that hold.
+	Settings  AccountSettings
+	Effective AccountSettings
 }
 
 // SigningKey signs access tokens. The newest that has begun signs; the others verify until they end.

@@ -111,8 +111,16 @@ func TestSubcommandsAdministerTheStore(t *testing.T) {
 			t.Errorf("service list after remove:\n%s", out)
 		}
 		must(t, dir, settings, "account", "add", "branch", "--parent", "acme")
-		if out := must(t, dir, settings, "account", "list"); !regexp.MustCompile(`(?m)^branch +acme$`).MatchString(out) {
+		if out := must(t, dir, settings, "account", "list"); !regexp.MustCompile(`(?m)^branch +acme +on +on$`).MatchString(out) {
 			t.Errorf("account list:\n%s", out)
+		}
+		must(t, dir, settings, "account", "set", "acme", "--edit", "off")
+		must(t, dir, settings, "account", "set", "branch", "--remove", "15m")
+		if out := must(t, dir, settings, "account", "list"); !regexp.MustCompile(`(?m)^branch +acme +off +15m$`).MatchString(out) {
+			t.Errorf("account list after set:\n%s", out)
+		}
+		if code, _, errOut := run(t, dir, settings, "", "account", "set", "branch", "--remove", "maybe"); code != 1 || !strings.Contains(errOut, "invalid-request") {
+			t.Errorf("account set to nonsense: %d %s", code, errOut)
 		}
 		must(t, dir, settings, "application", "add", "branch", "shop")
 		if out := must(t, dir, settings, "application", "list", "branch"); out != "shop\n" {
@@ -179,7 +187,7 @@ func TestHelpIsThereForEverySubcommand(t *testing.T) {
 	}
 	for _, args := range []string{
 		"serve", "demo", "user", "user add", "user list", "user passwd", "user remove", "service", "service add", "service list",
-		"service rotate", "service remove", "account add", "account list", "account remove", "application add", "application list",
+		"service rotate", "service remove", "account add", "account list", "account set", "account remove", "application add", "application list",
 		"application remove", "token", "config", "config check", "config show", "migrate", "migrate up", "migrate status", "bench", "version",
 	} {
 		out := must(t, dir, nil, append(strings.Fields(args), "--help")...)

@@ -102,6 +102,22 @@ func (a *Accounts) Accounts(ctx context.Context, p domain.Principal) ([]domain.A
 	return a.registry.Accounts(ctx, treeOf(p))
 }
 
+// Account gives an account. Its errors are those of [Accounts.DeleteAccount], and not-found.
+func (a *Accounts) Account(ctx context.Context, p domain.Principal, name string) (domain.Account, error) {
+	if err := a.administering(ctx, p, name); err != nil {
+		return domain.Account{}, err
+	}
+	return a.registry.Account(ctx, name)
+}
+
+// EditSettings changes the settings of an account, and gives it. Its errors are those of [Accounts.Account].
+func (a *Accounts) EditSettings(ctx context.Context, p domain.Principal, name string, e domain.SettingsEdit) (domain.Account, error) {
+	if err := a.administering(ctx, p, name); err != nil {
+		return domain.Account{}, err
+	}
+	return a.registry.EditSettings(ctx, name, e)
+}
+
 // DeleteAccount deletes an account in which nothing is but applications. A service deletes child accounts of its tree. Its
 // errors are invalid-request, access-denied (also for an account that is not there), in-use, or the store's.
 func (a *Accounts) DeleteAccount(ctx context.Context, p domain.Principal, name string) error {

@@ -388,6 +388,29 @@ func (b *books) Accounts(_ context.Context, root domain.AccountID) ([]domain.Acc
 	return slices.DeleteFunc(slices.Clone(b.accounts), func(a domain.Account) bool { return root != 0 && a.Root != root }), err
 }
 
+func (b *books) Account(_ context.Context, name string) (domain.Account, error) {
+	leave, err := b.enter()
+	defer leave()
+	a, ok := b.account(name)
+	if err == nil && !ok {
+		err = domain.Errorf(domain.NotFound, "no account")
+	}
+	return a, err
+}
+
+func (b *books) EditSettings(_ context.Context, name string, e domain.SettingsEdit) (domain.Account, error) {
+	leave, err := b.enter()
+	defer leave()
+	a, ok := b.account(name)
+	if err == nil && !ok {
+		err = domain.Errorf(domain.NotFound, "no account")
+	}
+	if e.EditMessages != nil {
+		a.Settings.EditMessages = *e.EditMessages
+	}
+	return a, err
+}
+
 func (b *books) DeleteAccount(_ context.Context, name string) error {
 	leave, err := b.enter()
 	defer leave()

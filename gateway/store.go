@@ -112,6 +112,9 @@ type ServiceRegistry interface {
 // AccountRegistry administers accounts and their applications.
 type AccountRegistry interface {
 	CreateAccount(ctx context.Context, name, parent string) (domain.Account, error)
+	Account(ctx context.Context, name string) (domain.Account, error)
+	// EditSettings takes effect for every command that is decided from then on, on whatever node.
+	EditSettings(ctx context.Context, name string, e domain.SettingsEdit) (domain.Account, error)
 	Accounts(ctx context.Context, root domain.AccountID) ([]domain.Account, error)
 	// DeleteAccount and DeleteApplication are in-use where something else is or, of users, ever was in it.
 	DeleteAccount(ctx context.Context, name string) error

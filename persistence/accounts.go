@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	selectAccounts = `SELECT id, name, COALESCE(parent_id, 0), COALESCE(parent_id, id) FROM accounts`
-	insertAccount  = `INSERT INTO accounts (name, parent_id) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`
+	selectAccounts = `SELECT a.id, a.name, COALESCE(a.parent_id, 0), COALESCE(a.parent_id, a.id), COALESCE(m.name, ''),
+		a.edit_messages, a.remove_messages, COALESCE(m.edit_messages, 0), COALESCE(m.remove_messages, 0)
+		FROM accounts a LEFT JOIN accounts m ON m.id = a.parent_id`
+	insertAccount = `INSERT INTO accounts (name, parent_id) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`
 
 	selectApplication = `SELECT id FROM applications WHERE account_id = $1 AND name = $2`
 	insertApplication = `INSERT INTO applications (account_id, name) VALUES ($1, $2) ON CONFLICT (account_id, name) DO NOTHING`
@@ -21,9 +23,12 @@ func scanAccounts(ctx context.Context, q runner, text string, args ...any) ([]do
 	list := []domain.Account{}
 	err := each(ctx, q, func(rows *sqlx.Rows) error {
 		var a domain.Account
-		if err := rows.Scan(&a.ID, &a.Name, &a.Parent, &a.Root); err != nil {
+		var main domain.AccountSettings
+		if err := rows.Scan(&a.ID, &a.Name, &a.Parent, &a.Root, &a.ParentName, &a.Settings.EditMessages, &a.Settings.RemoveMessages,
+			&main.EditMessages, &main.RemoveMessages); err != nil {
 			return err
 		}
+		a.Effective = a.Settings.Under(main)
 		list = append(list, a)
 		return nil
 	}, text, args...)
@@ -32,7 +37,7 @@ func scanAccounts(ctx context.Context, q runner, text string, args ...any) ([]do
 
 // account finds an account by name; not-found if there is none.
 func account(ctx context.Context, q runner, name string) (domain.Account, error) {
-	list, err := scanAccounts(ctx, q, selectAccounts+` WHERE name = $1`, name)
+	list, err := scanAccounts(ctx, q, selectAccounts+` WHERE a.name = $1`, name)
 	if err != nil {
 		return domain.Account{}, err
 	}
@@ -108,7 +113,7 @@ func (s *Store) Accounts(ctx context.Context, root domain.AccountID) ([]domain.A
 	err := s.read(func(q runner) error {
 		var err error
 		list, err = scanAccounts(ctx, q, selectAccounts+
-			` WHERE CAST($1 AS bigint) = 0 OR COALESCE(parent_id, id) = CAST($1 AS bigint) ORDER BY id`, int64(root))
+			` WHERE CAST($1 AS bigint) = 0 OR COALESCE(a.parent_id, a.id) = CAST($1 AS bigint) ORDER BY a.id`, int64(root))
 		return err
 	})
 	return list, err

@@ -315,6 +315,11 @@ func (s *Store) heads(ctx context.Context, q runner, p domain.Principal, needs d
 			return nil, nil, err
 		}
 	}
+	if needs.Settings && p.IsUser() {
+		if h.Settings, err = s.settings(ctx, q, p.Account); err != nil {
+			return nil, nil, err
+		}
+	}
 	if needs.Watched && p.User != 0 {
 		if h.Watched, err = scanUsers(ctx, q, selectWatched, int64(p.User)); err != nil {
 			return nil, nil, err

@@ -10,6 +10,7 @@ import (
 type accountCommand struct {
 	Add    accountAdd    `cmd:"" help:"Create an account, or a child of one."`
 	List   accountList   `cmd:"" help:"List accounts."`
+	Set    accountSet    `cmd:"" help:"Change what the users of an account may do."`
 	Remove accountRemove `cmd:"" help:"Delete an account that is empty and never had a user."`
 }
 
@@ -38,17 +39,40 @@ type accountList struct {
 func (c *accountList) Run(e *environment) error {
 	return c.with(e, func(a *api) error {
 		var answer struct {
-			Accounts []struct{ Name, Parent string }
+			Accounts []struct {
+				Name, Parent string
+				Effective    struct{ EditMessages, RemoveMessages string }
+			}
 		}
 		if err := a.call(e.ctx, http.MethodGet, "/v1/accounts", nil, &answer); err != nil {
 			return err
 		}
 		w := tabwriter.NewWriter(e.out, 0, 4, 2, ' ', 0)
-		_, _ = fmt.Fprintln(w, "NAME\tPARENT")
+		_, _ = fmt.Fprintln(w, "NAME\tPARENT\tEDIT\tREMOVE")
 		for _, acc := range answer.Accounts {
-			_, _ = fmt.Fprintf(w, "%s\t%s\n", acc.Name, acc.Parent)
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", acc.Name, acc.Parent, acc.Effective.EditMessages, acc.Effective.RemoveMessages)
 		}
 		return w.Flush()
+	})
+}
+
+type accountSet struct {
+	remote
+	Name   string `arg:"" help:"Name of the account."`
+	Edit   string `help:"Whether its users may edit messages: on, off, inherit from the main account, or for how long after sending, such as 15m." placeholder:"on|off|inherit|DURATION"`
+	Remove string `help:"Whether its users may remove messages; the same." placeholder:"on|off|inherit|DURATION"`
+}
+
+// Run changes the account.
+func (c *accountSet) Run(e *environment) error {
+	return c.with(e, func(a *api) error {
+		settings := make(map[string]string, 2)
+		for name, value := range map[string]string{"editMessages": c.Edit, "removeMessages": c.Remove} {
+			if value != "" {
+				settings[name] = value
+			}
+		}
+		return a.call(e.ctx, http.MethodPatch, "/v1/accounts/"+url.PathEscape(c.Name), map[string]any{"settings": settings}, nil)
 	})
 }
 

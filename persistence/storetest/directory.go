@@ -239,8 +239,9 @@ func accounts(t *testing.T, b Backend) {
 	must(t, err)
 	other, err := s.CreateAccount(t.Context(), "other", "")
 	must(t, err)
-	equal(t, "main", acme, domain.Account{ID: acme.ID, Name: "acme", Root: acme.ID})
-	equal(t, "child", branch, domain.Account{ID: branch.ID, Name: "branch", Parent: acme.ID, Root: acme.ID})
+	on := domain.AccountSettings{EditMessages: domain.On, RemoveMessages: domain.On}
+	equal(t, "main", acme, domain.Account{ID: acme.ID, Name: "acme", Root: acme.ID, Effective: on})
+	equal(t, "child", branch, domain.Account{ID: branch.ID, Name: "branch", Parent: acme.ID, ParentName: "acme", Root: acme.ID, Effective: on})
 	_, err = s.CreateAccount(t.Context(), "twig", "branch")
 	refused(t, "grandchild", err, domain.InvalidRequest)
 	_, err = s.CreateAccount(t.Context(), "acme", "")
@@ -259,6 +260,58 @@ func accounts(t *testing.T, b Backend) {
 	refused(t, "application again", s.CreateApplication(t.Context(), "acme", "chat"), domain.AlreadyExists)
 	refused(t, "application nowhere", s.CreateApplication(t.Context(), "nowhere", "chat"), domain.NotFound)
 	refused(t, "not an application's name", s.CreateApplication(t.Context(), "acme", "a b"), domain.InvalidRequest)
+}
+
+func accountSettings(t *testing.T, b Backend) {
+	// What an operator has switched off must be off for everybody concerned, and for nobody else.
+	s := open(t, b)
+	w := NewWorld(t, s, 1)
+	p := w.User(0)
+	main, err := s.Accounts(t.Context(), p.Root)
+	must(t, err)
+	child, err := s.CreateAccount(t.Context(), "branch", main[0].Name)
+	must(t, err)
+	member, err := s.CreateUser(t.Context(), domain.NewUser{Username: "kid@chat.branch", MakeAccount: true})
+	must(t, err)
+	kid := member.Principal("device")
+	other, err := s.CreateUser(t.Context(), domain.NewUser{Username: "x@chat.elsewhere", MakeAccount: true})
+	must(t, err)
+	const later = domain.Switch(15 * 60 * 1000)
+	in := func(what string, p domain.Principal, edit, remove domain.Switch) {
+		t.Helper()
+		h, err := s.Heads(t.Context(), p, domain.Needs{Settings: true})
+		must(t, err)
+		equal(t, what, h.Settings, domain.AccountSettings{EditMessages: edit, RemoveMessages: remove})
+	}
+	set := func(account string, edit, remove *domain.Switch) domain.Account {
+		t.Helper()
+		a, err := s.EditSettings(t.Context(), account, domain.SettingsEdit{EditMessages: edit, RemoveMessages: remove})
+		must(t, err)
+		again, err := s.Account(t.Context(), account)
+		must(t, err)
+		equal(t, "read again", again, a)
+		return a
+	}
+	to := func(s domain.Switch) *domain.Switch { return &s }
+	in("at first", p, domain.On, domain.On)
+	set(main[0].Name, to(domain.Off), nil)
+	in("main account", p, domain.Off, domain.On)
+	in("its child", kid, domain.Off, domain.On)
+	in("another tree", other.Principal(""), domain.On, domain.On)
+	a := set(child.Name, to(later), to(domain.Off))
+	equal(t, "the child's own", a.Settings, domain.AccountSettings{EditMessages: later, RemoveMessages: domain.Off})
+	in("child apart", kid, later, domain.Off)
+	in("main account as before", p, domain.Off, domain.On)
+	set(child.Name, to(domain.Inherit), to(domain.On))
+	in("child as the main account", kid, domain.Off, domain.On)
+	set(main[0].Name, to(domain.Inherit), to(domain.Off))
+	in("main account open", p, domain.On, domain.Off)
+	in("child with its own", kid, domain.On, domain.On)
+	in("a backend", domain.Principal{Admin: true}, domain.Inherit, domain.Inherit)
+	_, err = s.Account(t.Context(), "nowhere")
+	refused(t, "no account", err, domain.NotFound)
+	_, err = s.EditSettings(t.Context(), "nowhere", domain.SettingsEdit{EditMessages: to(domain.On)})
+	refused(t, "settings of no account", err, domain.NotFound)
 }
 
 func emptyAccounts(t *testing.T, b Backend) {

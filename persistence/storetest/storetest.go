@@ -130,6 +130,7 @@ func Run(t *testing.T, b Backend) {
 		{"DeletedUsersKeepTheirNumberAndName", deletedUsers},
 		{"ServicesAreKnownByTheirKey", services},
 		{"AccountsFormTreesOfOneLevel", accounts},
+		{"SettingsAreThoseOfTheAccount", accountSettings},
 		{"OnlyEmptyAccountsAreDeleted", emptyAccounts},
 		{"RefreshTokensWorkOnce", refreshTokensWorkOnce},
 		{"ReusedRefreshTokenEndsTheLogin", reusedRefreshToken},

@@ -50,13 +50,17 @@ type Services interface {
 	Services(ctx context.Context, p domain.Principal) ([]domain.Service, error)
 }
 
-// Tenants administer accounts and applications.
+// Tenants administer accounts.
 type Tenants interface {
 	CreateAccount(ctx context.Context, p domain.Principal, name, parent string) (domain.Account, error)
-	Accounts(ctx context.Context, p domain.Principal) ([]domain.Account, error)
 	Account(ctx context.Context, p domain.Principal, name string) (domain.Account, error)
+	Accounts(ctx context.Context, p domain.Principal) ([]domain.Account, error)
 	EditSettings(ctx context.Context, p domain.Principal, name string, e domain.SettingsEdit) (domain.Account, error)
 	DeleteAccount(ctx context.Context, p domain.Principal, name string) error
+}
+
+// Applications administer the applications of accounts.
+type Applications interface {
 	CreateApplication(ctx context.Context, p domain.Principal, account, name string) error
 	Applications(ctx context.Context, p domain.Principal, account string) ([]string, error)
 	DeleteApplication(ctx context.Context, p domain.Principal, account, name string) error
@@ -69,6 +73,7 @@ type Administration interface {
 	Users
 	Services
 	Tenants
+	Applications
 }
 
 // Memory keeps answers to requests with an Idempotency-Key. Any goroutine may call it.

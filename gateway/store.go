@@ -88,6 +88,7 @@ type Registry interface {
 	UserRegistry
 	ServiceRegistry
 	AccountRegistry
+	ApplicationRegistry
 }
 
 // UserRegistry administers users.
@@ -109,17 +110,22 @@ type ServiceRegistry interface {
 	Services(ctx context.Context, root domain.AccountID) ([]domain.Service, error)
 }
 
-// AccountRegistry administers accounts and their applications.
+// AccountRegistry administers accounts.
 type AccountRegistry interface {
 	CreateAccount(ctx context.Context, name, parent string) (domain.Account, error)
 	Account(ctx context.Context, name string) (domain.Account, error)
+	Accounts(ctx context.Context, root domain.AccountID) ([]domain.Account, error)
 	// EditSettings takes effect for every command that is decided from then on, on whatever node.
 	EditSettings(ctx context.Context, name string, e domain.SettingsEdit) (domain.Account, error)
-	Accounts(ctx context.Context, root domain.AccountID) ([]domain.Account, error)
-	// DeleteAccount and DeleteApplication are in-use where something else is or, of users, ever was in it.
+	// DeleteAccount is in-use where something else is or, of users, ever was in it.
 	DeleteAccount(ctx context.Context, name string) error
+}
+
+// ApplicationRegistry administers the applications of accounts.
+type ApplicationRegistry interface {
 	CreateApplication(ctx context.Context, account, name string) error
 	Applications(ctx context.Context, account string) ([]string, error)
+	// DeleteApplication is in-use where a user ever was in it.
 	DeleteApplication(ctx context.Context, account, name string) error
 }
 

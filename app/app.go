@@ -174,7 +174,7 @@ func build(
 	}
 	p.gateway, err = gateway.New(gateway.Options{
 		Links: links, Contents: store,
-		Logs: logs, History: store, Sessions: store, Missed: store, Presence: store, Grace: cfg.Presence.Grace,
+		Logs: logs, History: store, Sessions: store, Wills: store, Missed: store, Presence: store, Grace: cfg.Presence.Grace,
 		Authenticator: p.accounts, Logins: p.accounts, Endings: p.accounts, Limits: limits,
 		MessageRate: float64(cfg.Limits.MessagesPerSecond), CommandRate: float64(cfg.Limits.CommandsPerSecond),
 		TransientRate: float64(cfg.Limits.TransientPerSecond),

@@ -332,6 +332,8 @@ func (b *asyncBuilder) resultFields(command string) []string {
 		"editMessage":             {"message"},
 		"removeMessage":           {},
 		"typing":                  {},
+		"setWill":                 {},
+		"clearWill":               {},
 		"markAsRead":              {},
 		"getReceipts":             {"recipientStatus", "readStatus", "deliveryStatus", "lastDeliveredAt?", "lastReadAt?"},
 		"getUnread":               {"unread"},

@@ -29,6 +29,8 @@ const (
 	Signalling
 	// Immediate is decided at once, without the store: what it leads to lasts no longer than the user is connected.
 	Immediate
+	// Willing sets or clears the will of the session that gives it; it is decided on what the store holds at that moment.
+	Willing
 )
 
 // Command is what somebody wants: the sealed set of protocol.md section 6, decoded from MQTT and HTTP alike.
@@ -63,7 +65,7 @@ func CommandNames() []string {
 		"getPublicConversations", "joinConversation", "leaveConversation", "editConversation",
 		"addParticipants", "removeParticipants", "editParticipants", "removeConversation", "muteConversation",
 		"sendMessage", "editMessage", "removeMessage", "typing", "markAsRead", "retransmitEvents", "getReceipts",
-		"getUnread", "getContent",
+		"getUnread", "getContent", "setWill", "clearWill",
 		"issueTokens", "revokeTokens",
 	}
 }
@@ -137,6 +139,10 @@ func NewCommand(name string) Command {
 		return &GetUnread{}
 	case "getContent":
 		return &GetContent{}
+	case "setWill":
+		return &SetWill{}
+	case "clearWill":
+		return &ClearWill{}
 	}
 	return nil
 }
@@ -242,7 +248,7 @@ func (req *Request) decode(pub *Publish, l Limits) error {
 	case NoTopic, EventsTopic, SignalsTopic, InboxTopic, StatusTopic, RepliesTopic:
 		return Errorf(AccessDenied, "nobody may publish to %s", clip(pub.Topic))
 	}
-	if (req.Name == "sendMessage" || req.Name == "editMessage") && len(payload) > l.MessageBytes {
+	if (req.Name == "sendMessage" || req.Name == "editMessage" || req.Name == "setWill") && len(payload) > l.MessageBytes {
 		req.RequestID = lenientRequestID(payload)
 		return errMessageTooLarge(l)
 	}

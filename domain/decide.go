@@ -95,6 +95,9 @@ type Decision struct {
 	Mute *Mute
 	// Page is a stretch of the log that the result shall show; nil: none.
 	Page *Page
+	// Will is the will of the caller's session from now on, one without a topic: none; nil: as before. Only commands of the
+	// kind [Willing] want anything.
+	Will *Will
 	// Login is what shall be done with the caller's logins; only commands of the kind [Logins] want anything.
 	Login LoginStep
 	// Result is what the caller gets.

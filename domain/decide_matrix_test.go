@@ -260,6 +260,25 @@ func columns() map[string]column {
 			&domain.SendMessage{Conversation: id, MessageRequest: domain.MessageRequest{Content: domain.Content{Text: "hi"}}},
 			question.forWriters,
 		},
+		"setWill": {
+			&domain.SetWill{Conversation: id, MessageRequest: domain.MessageRequest{Content: domain.Content{Text: "gone"}}},
+			func(q question) int {
+				if n := q.forWriters(); n != 0 || q.role != backend && q.role != administrator {
+					return n
+				}
+				return 1 // over HTTP nobody has a session
+			},
+		},
+		"clearWill": {&domain.ClearWill{}, func(q question) int {
+			switch q.role {
+			case nobody:
+				return 3
+			case backend, foreignBackend, administrator:
+				return 1
+			case owner, taker, former, stranger, outsider, departed:
+			}
+			return 0
+		}},
 		"typing": {&domain.Typing{Conversation: id}, question.forWriters},
 		"markAsRead": {&domain.MarkAsRead{Conversation: id, Seq: ptr(int64(2))}, func(q question) int {
 			if n := q.withoutConversation(); n != 0 {
@@ -637,8 +656,10 @@ func TestParametersAreCheckedBeforeAnythingIsLookedUp(t *testing.T) {
 		{"remove a participant without a name", &domain.RemoveParticipants{UUID: id, Participants: []domain.UserRef{{}}}, 1},
 		{"send to nothing", &domain.SendMessage{MessageRequest: domain.MessageRequest{Content: domain.Content{Text: "hi"}}}, 1},
 		{"send nothing", &domain.SendMessage{Conversation: id}, 1},
-		{"send when gone", &domain.SendMessage{Conversation: id, MessageRequest: domain.MessageRequest{
-			Content: domain.Content{Text: "hi"}, Options: &domain.Options{Will: true},
+		{"leave nothing behind", &domain.SetWill{Conversation: id}, 1},
+		{"leave something behind nowhere", &domain.SetWill{MessageRequest: domain.MessageRequest{Content: domain.Content{Text: "hi"}}}, 1},
+		{"leave content behind", &domain.SetWill{Conversation: id, MessageRequest: domain.MessageRequest{
+			Content: domain.Content{Parts: []domain.Part{{MimeType: "image/png", Content: "00000000000000000000000000000001"}}},
 		}}, 1},
 		{"type nowhere", &domain.Typing{}, 1},
 		{"type in a state that does not exist", &domain.Typing{Conversation: id, State: "thinking"}, 1},

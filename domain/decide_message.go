@@ -12,11 +12,17 @@ func (*SendMessage) Name() string { return "sendMessage" }
 
 // Kind implements [Command].
 func (c *SendMessage) Kind() Kind {
-	if c.transient() {
+	switch {
+	case c.isWill():
+		return Willing
+	case c.transient():
 		return Signalling
 	}
 	return Append
 }
+
+// isWill reports whether the message is for the time when the session is lost.
+func (c *SendMessage) isWill() bool { return c.Options != nil && c.Options.Will }
 
 // transient reports whether the message is for those online only.
 func (c *SendMessage) transient() bool { return c.Options != nil && c.Options.Transient }
@@ -28,11 +34,8 @@ func (c *SendMessage) check(l Limits) error {
 	if c.Conversation.IsZero() {
 		return Errorf(InvalidRequest, "conversation is missing")
 	}
-	if c.Options != nil && c.Options.Will {
-		return Errorf(InvalidRequest, "will messages are not available yet")
-	}
-	if c.transient() && c.HasExternal() {
-		return Errorf(InvalidRequest, "a message for those online only keeps no content: its parts have a body or a url")
+	if (c.transient() || c.isWill()) && c.HasExternal() {
+		return Errorf(InvalidRequest, "a message that is not stored keeps no content: its parts have a body or a url")
 	}
 	return c.MessageRequest.check(l)
 }
@@ -42,14 +45,36 @@ func (c *SendMessage) decide(h *Heads, p Principal) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
+	e, err := c.event(h, conv, p)
+	if err != nil {
+		return Decision{}, err
+	}
+	switch {
+	case c.isWill():
+		will, err := c.will(p)
+		if err != nil {
+			return Decision{}, err
+		}
+		return Decision{Will: will, Result: Result{Message: e.Message}}, nil
+	case c.transient():
+		s := h.signal(SignalTransientMessage, conv, p)
+		s.Message = e.Message
+		return Decision{Signals: []*Signal{s}, Result: Result{Message: e.Message}}, nil
+	}
+	return Decision{Events: []*Event{e}, Result: Result{Message: e.Message}}, nil
+}
+
+// event gives the event of the message, or the refusal of what it says.
+func (c *SendMessage) event(h *Heads, conv *Conversation, p Principal) (*Event, error) {
 	e := h.event(EventSendMessage, p, c)
 	e.Conversation, e.ClientID = conv.ID, c.ClientID
+	var err error
 	if e.Mentioned, err = c.mentioned(conv, p); err != nil {
-		return Decision{}, err
+		return nil, err
 	}
 	content := c.Content
 	if content.Parts, err = h.parts(c.Parts, p); err != nil {
-		return Decision{}, err
+		return nil, err
 	}
 	sender := e.Initiator
 	sender.Device = ""
@@ -62,12 +87,7 @@ func (c *SendMessage) decide(h *Heads, p Principal) (Decision, error) {
 			e.Message.Priority = ""
 		}
 	}
-	if c.transient() {
-		s := h.signal(SignalTransientMessage, conv, p)
-		s.Message = e.Message
-		return Decision{Signals: []*Signal{s}, Result: Result{Message: e.Message}}, nil
-	}
-	return Decision{Events: []*Event{e}, Result: Result{Message: e.Message}}, nil
+	return e, nil
 }
 
 // mentioned gives the users whom the message mentions, or the refusal where one of them takes no part in conv. The work

@@ -18,6 +18,7 @@ const (
 	SignalRead             EventType = "read"
 	SignalDelivered        EventType = "delivered"
 	SignalTransientMessage EventType = "transientMessage"
+	SignalWillMessage      EventType = "willMessage"
 
 	NoticeConversationAdded   EventType = "conversationAdded"
 	NoticeConversationRemoved EventType = "conversationRemoved"
@@ -41,7 +42,7 @@ func EventTypes() []EventType {
 
 // SignalTypes lists the types of signals.
 func SignalTypes() []EventType {
-	return []EventType{SignalTyping, SignalRead, SignalDelivered, SignalTransientMessage}
+	return []EventType{SignalTyping, SignalRead, SignalDelivered, SignalTransientMessage, SignalWillMessage}
 }
 
 // NoticeTypes lists the types of inbox notices.
@@ -197,7 +198,7 @@ type Signal struct {
 	// Seq and UserID are of the watermarks: all events up to Seq have reached the user.
 	Seq    Seq    `json:"seq,omitempty"`
 	UserID UserID `json:"userId,omitempty"`
-	// State is of typing, Message of messages that are for those online only.
+	// State is of typing, Message of messages that are for those online only, and of wills.
 	State   TypingState `json:"state,omitempty"`
 	Message *Message    `json:"message,omitempty"`
 }

@@ -174,7 +174,7 @@ type Notification struct {
 type Options struct {
 	Transient bool      `json:"transient,omitempty" doc:"To those online only; neither stored nor numbered."`
 	Receipt   bool      `json:"receipt,omitempty" doc:"The sender wants to hear of delivery and reading."`
-	Will      bool      `json:"will,omitempty" doc:"Sent when the session is lost."`
+	Will      bool      `json:"will,omitempty" doc:"Not sent now but, as a willMessage signal, when the session is lost: the same as setWill."`
 	Priority  string    `json:"priority,omitempty" enum:"high,normal,low"`
 	Push      RawObject `json:"push,omitempty" doc:"For the push service; stored, and not shown in the message."`
 }
@@ -199,9 +199,9 @@ type MessageRequest struct {
 
 // Message is a message as events and results show it.
 type Message struct {
-	ID           MessageID      `json:"uuid,omitzero" doc:"Absent: the message is for those online only."`
+	ID           MessageID      `json:"uuid,omitzero" doc:"Absent: the message is not stored."`
 	Conversation ConversationID `json:"conversation"`
-	Seq          Seq            `json:"seq,omitempty" doc:"Number of the message's sendMessage event; absent: the message is for those online only."`
+	Seq          Seq            `json:"seq,omitempty" doc:"Number of the message's sendMessage event; absent: the message is not stored."`
 	ClientID     string         `json:"id,omitempty" doc:"The client's own id of the message."`
 	Sender       *Initiator     `json:"sender,omitempty"`
 	Time         int64          `json:"time,omitempty" doc:"Milliseconds since 1970."`

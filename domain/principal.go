@@ -151,9 +151,9 @@ type Hello struct {
 	Expiry uint32
 	// Remote is the peer's address, for limits and logs.
 	Remote string
-	// Will is what the client wants published when it is gone without a farewell; nil: nothing. Its topic and payload
-	// have the form of a publish, but whether this user may make it is not yet known.
-	Will *Publish
+	// Will is what the client wants published when it is gone without a farewell; nil: nothing. It has the form of a
+	// publish, but whether this user may make it is not yet known.
+	Will *Will
 }
 
 // Farewell says why a session is ended, in terms that every MQTT version can map.

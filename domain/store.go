@@ -196,6 +196,10 @@ type StoredSession struct {
 	// Present says that there was one to go on with; Subscriptions are what it had subscribed to.
 	Present       bool
 	Subscriptions []Subscription
+	// WillsCancelled counts the wills of the device's earlier connections that are not carried out because it has come back;
+	// WillsDue: there are others, which are due now.
+	WillsCancelled int
+	WillsDue       bool
 }
 
 // Position says up to which event a durable session has acknowledged a conversation.

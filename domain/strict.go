@@ -161,7 +161,7 @@ type members struct {
 // membersOf gives the members of what v points to.
 func membersOf(v any) members {
 	switch v.(type) {
-	case *MessageOnTopic, *SendMessage:
+	case *MessageOnTopic, *SendMessage, *SetWill:
 		return messageMembers()
 	}
 	var m members

@@ -99,6 +99,7 @@ func (g *Gateway) resume(ctx context.Context, s *Session) (present bool, err err
 	if err != nil {
 		return false, err
 	}
+	g.returned(stored)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stored, s.keep = stored, s.hello.Expiry
@@ -172,7 +173,7 @@ func (s *Session) Expire(after uint32) {
 	s.keep = after
 }
 
-// part writes the last of what the session acknowledged, and that it is disconnected, and calls end when that is done: a
+// part writes what becomes of the session's will, the last of what it acknowledged, and that it is disconnected, and calls end when that is done: a
 // login of the same device waits for it. When the store is away it goes on in the background until it is back.
 func (g *Gateway) part(s *Session, end func()) {
 	now := domain.Millis(g.now())
@@ -195,6 +196,11 @@ func (g *Gateway) part(s *Session, end func()) {
 }
 
 func (g *Gateway) writeOff(ctx context.Context, s *Session, ended int64) error {
+	if err := g.endWill(ctx, s, ended); domain.CodeOf(err) == domain.Unavailable {
+		return err
+	} else if err != nil {
+		g.logger.Error("the will of a session is not carried out", slog.Any("error", err))
+	}
 	var last flush
 	s.collect(&last)
 	s.mu.Lock()

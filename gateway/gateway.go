@@ -38,6 +38,8 @@ type Options struct {
 	Sessions Sessions
 	// Missed serves sessions in push mode; nil: there is none.
 	Missed Missed
+	// Wills keeps the wills of sessions; nil: none are taken.
+	Wills Wills
 
 	Limits domain.Limits
 	// MessageRate and CommandRate are per second and user, with bursts of twice that; 0: unlimited.
@@ -79,6 +81,9 @@ type Gateway struct {
 	// sessions is nil where every session ends with its connection.
 	sessions Sessions
 	missed   Missed
+	// wills is nil where none are taken; willsDue has a token when some may be due.
+	wills    Wills
+	willsDue chan struct{}
 	flusher  flusher
 	partings partings
 	readers  readers
@@ -145,7 +150,8 @@ func New(o Options) (*Gateway, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &Gateway{
-		history: o.History, sessions: o.Sessions, missed: o.Missed, node: newKey(), maxMarked: either(o.MaxMarked, 100),
+		history: o.History, sessions: o.Sessions, missed: o.Missed, node: newKey(),
+		wills: o.Wills, willsDue: make(chan struct{}, 1), maxMarked: either(o.MaxMarked, 100),
 		maxUserSessions: o.MaxUserSessions, maxQueue: either(o.MaxQueue, 4096),
 		maxWaiting: either(o.MaxWaitingBytes, 256<<20), auth: o.Authenticator, logins: o.Logins, links: o.Links, contents: o.Contents, limits: o.Limits, logger: o.Logger, now: o.Now,
 		messageRate: o.MessageRate, commandRate: o.CommandRate, transientRate: o.TransientRate,
@@ -182,6 +188,9 @@ func New(o Options) (*Gateway, error) {
 	}
 	if o.Endings != nil {
 		g.workers.Go(func() { g.watchEndings(o.Endings) })
+	}
+	if g.wills != nil {
+		g.workers.Go(g.executeWills)
 	}
 	g.workers.Go(g.presence.keep)
 	return g, nil
@@ -245,6 +254,11 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 		return nil, domain.Welcome{}, err
 	}
 	p.Device = hello.Device
+	if hello.Will != nil {
+		if err := g.admitWill(ctx, p, hello.Will); err != nil {
+			return nil, domain.Welcome{}, err // before anybody is displaced
+		}
+	}
 	kept := hello
 	kept.Password, kept.Will = "", nil // nothing of a session needs them any more
 	s := &Session{g: g, principal: p, hello: kept, sink: sink, beginning: make(chan struct{})}
@@ -258,6 +272,9 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 		g.displace(old, s)
 	}
 	present, err := g.goOn(ctx, s, displaced)
+	if err == nil && hello.Will != nil {
+		err = s.keepWill(ctx, hello.Will)
+	}
 	if err == nil && g.endings.Load() != endings {
 		// Somebody's logins were ended before the session could be found: perhaps this one.
 		_, _, err = g.auth.Authenticate(ctx, hello)
@@ -283,6 +300,9 @@ func (g *Gateway) full() error {
 func (g *Gateway) displace(old, by *Session) {
 	var notice *domain.Notice
 	if old.hello.Tag != "" && old.hello.Tag == by.hello.Tag {
+		if old.principal.Device != by.principal.Device {
+			old.disinherit() // its user has gone on elsewhere: that is no loss
+		}
 		notice = &domain.Notice{Type: domain.NoticeConflict, Time: domain.Millis(g.now()), Tag: old.hello.Tag}
 	}
 	old.end(domain.TakenOver(), notice)
@@ -302,6 +322,7 @@ func (g *Gateway) EndSessions(who domain.Principal, byToken bool, why domain.Far
 			who.Login != [16]byte{} && s.principal.Login != who.Login {
 			continue
 		}
+		s.disinherit() // a logout of sorts
 		if byToken {
 			s.endAfterReplies(why) // one of them may have asked for it
 			continue

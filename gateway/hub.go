@@ -193,6 +193,17 @@ func (h *hub) servicesOf(root domain.AccountID) []*Session {
 	return h.backends[root]
 }
 
+// here reports whether a device is connected here.
+func (h *hub) here(p domain.Principal) bool {
+	sessions := h.of(p.User)
+	if p.IsBackend() {
+		sessions = h.servicesOf(p.Root)
+	}
+	return slices.ContainsFunc(sessions, func(s *Session) bool {
+		return s.principal.Service == p.Service && s.principal.Device == p.Device
+	})
+}
+
 // count gives the number of sessions.
 func (h *hub) count() int {
 	h.mu.Lock()

@@ -22,6 +22,7 @@ type gatewayMetrics struct {
 	limited       *prometheus.CounterVec
 	flushSeconds  prometheus.Histogram
 	signals       prometheus.Counter
+	wills         *prometheus.CounterVec
 
 	flushedPositions prometheus.Counter
 	panics           prometheus.Counter
@@ -72,6 +73,10 @@ func newGatewayMetrics(reg prometheus.Registerer, g *Gateway) (*gatewayMetrics, 
 		signals: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "parley_signals_total", Help: "Signals given to sessions.",
 		}),
+		wills: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "parley_wills_total",
+			Help: "Wills of sessions that were lost: sent, refused by the rules by then, failed, or cancelled by the device's return.",
+		}, []string{"outcome"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "parley_gateway_panics_total", Help: "Panics recovered in the gateway.",
 		}),
@@ -82,12 +87,15 @@ func newGatewayMetrics(reg prometheus.Registerer, g *Gateway) (*gatewayMetrics, 
 			Name: "parley_presence_watchers_told_total", Help: "Connected users told of changes of a user that they subscribed to.",
 		}),
 	}
+	for _, outcome := range []string{willSent, willRefused, willFailed, willCancelled} {
+		m.wills.WithLabelValues(outcome)
+	}
 	if reg == nil {
 		return m, nil
 	}
 	collectors := []prometheus.Collector{
 		m.sessions, m.commands, m.queued, m.batchSize, m.commitSeconds, m.commitRetries, m.ackSeconds, m.catchupReads,
-		m.limited, m.panics, m.flushSeconds, m.flushedPositions, m.signals, m.presenceChanges, m.presenceNotices,
+		m.limited, m.panics, m.flushSeconds, m.flushedPositions, m.signals, m.wills, m.presenceChanges, m.presenceNotices,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "parley_present_users", Help: "Users who have set a status and are not offline.",
 		}, func() float64 { return float64(g.presence.count()) }),
@@ -115,6 +123,14 @@ const (
 	limitSubscriptions = "subscriptions"
 	limitWaiting       = "waiting"
 	limitWaitingTotal  = "waiting-total"
+)
+
+// The values of the label outcome of wills.
+const (
+	willSent      = "sent"
+	willRefused   = "refused"
+	willFailed    = "failed"
+	willCancelled = "cancelled"
 )
 
 // command counts an answered command. Names that clients made up are one label.

@@ -35,29 +35,56 @@ func (g *Gateway) Do(ctx context.Context, p domain.Principal, c domain.Command) 
 
 // run starts a command: done is called once, from any goroutine.
 func (g *Gateway) run(p domain.Principal, c domain.Command, accepted time.Time, done func(domain.Receipt, error)) {
+	if finish, ok := g.admit(c, done); ok {
+		g.start(p, c, accepted, finish)
+	}
+}
+
+// enter counts work in, of which underway is told when it is done; false: the gateway drains, and takes no more.
+func (g *Gateway) enter() bool {
 	g.admission.RLock()
+	defer g.admission.RUnlock()
 	if g.draining.Load() {
-		g.admission.RUnlock()
-		done(domain.Receipt{}, domain.Errorf(domain.Unavailable, "the gateway is shutting down"))
-		return
+		return false
 	}
 	g.underway.Add(1)
-	g.admission.RUnlock()
+	return true
+}
+
+// admit takes a command, whose outcome is to be given to finish. If not ok it was refused, and done has been called.
+func (g *Gateway) admit(c domain.Command, done func(domain.Receipt, error)) (finish func(domain.Receipt, error), ok bool) {
+	if !g.enter() {
+		done(domain.Receipt{}, domain.Errorf(domain.Unavailable, "the gateway is shutting down"))
+		return nil, false
+	}
+	finish = g.finishing(c, done)
+	if err := domain.Check(c, g.limits); err != nil {
+		finish(domain.Receipt{}, err)
+		return nil, false
+	}
+	return finish, true
+}
+
+// finishing gives what ends a command that was counted in.
+func (g *Gateway) finishing(c domain.Command, done func(domain.Receipt, error)) func(domain.Receipt, error) {
 	name := c.Name()
-	finish := func(r domain.Receipt, err error) {
+	return func(r domain.Receipt, err error) {
 		g.metrics.command(name, err)
 		r.Result = r.Result.Linked(g.links)
 		done(r, err)
 		g.underway.Done()
 	}
-	if err := domain.Check(c, g.limits); err != nil {
-		finish(domain.Receipt{}, err)
-		return
-	}
-	if c.Kind() == domain.Read || c.Kind() == domain.Logins {
+}
+
+func errTooBusy() error { return domain.Errorf(domain.Unavailable, "too many questions at a time") }
+
+// start carries out a command that was checked and counted in.
+func (g *Gateway) start(p domain.Principal, c domain.Command, accepted time.Time, finish func(domain.Receipt, error)) {
+	// Who gives a Willing here has no session, and is told so.
+	if kind := c.Kind(); kind == domain.Read || kind == domain.Logins || kind == domain.Willing {
 		if g.reads.Add(1) > maxReads {
 			g.reads.Add(-1)
-			finish(domain.Receipt{}, domain.Errorf(domain.Unavailable, "too many questions at a time"))
+			finish(domain.Receipt{}, errTooBusy())
 			return
 		}
 		go func() {
@@ -202,17 +229,23 @@ func (g *Gateway) load(st *stream) {
 	}
 }
 
+// consider decides on what the store holds at the moment.
+func (g *Gateway) consider(ctx context.Context, p domain.Principal, c domain.Command) (d domain.Decision, err error) {
+	defer g.contain(c.Name(), &err)
+	heads, err := g.history.Heads(ctx, p, c.Needs(p))
+	if err != nil {
+		return domain.Decision{}, err
+	}
+	heads.Now, heads.Limits = domain.Millis(g.now()), g.limits
+	return domain.Decide(heads, p, c)
+}
+
 // read answers a command that changes nothing.
 func (g *Gateway) read(p domain.Principal, c domain.Command) (result domain.Result, err error) {
 	defer g.contain(c.Name(), &err)
 	ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
 	defer cancel()
-	heads, err := g.history.Heads(ctx, p, c.Needs(p))
-	if err != nil {
-		return domain.Result{}, err
-	}
-	heads.Now, heads.Limits = domain.Millis(g.now()), g.limits
-	decision, err := domain.Decide(heads, p, c)
+	decision, err := g.consider(ctx, p, c)
 	if err != nil {
 		return domain.Result{}, err
 	}

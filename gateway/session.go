@@ -61,6 +61,7 @@ type Session struct {
 	toPush []covered
 	// beginning is closed when the session has gone on from where its device's earlier connection had come to; nil then.
 	beginning chan struct{}
+	will      testament
 	// farewell ends the session once last has been sent.
 	last     *domain.Publication
 	farewell domain.Farewell
@@ -217,13 +218,13 @@ func (s *Session) Leave(graceful bool) {
 	if s.expiry != nil {
 		s.expiry.Stop()
 	}
-	_ = graceful // decides about the Will once there is one
 	s.mu.Lock()
 	if s.gone {
 		s.mu.Unlock()
 		return
 	}
 	s.gone = true
+	s.will.void = s.will.void || graceful
 	s.hold(-s.directBytes)
 	s.forget()
 	subscriptions := s.subscriptions
@@ -240,6 +241,9 @@ func (s *Session) Leave(graceful bool) {
 	}
 	if s.g.sessions == nil || !s.principal.IsUser() {
 		s.g.hub.leave(s)
+		if s.hasWill() {
+			s.g.part(s, func() {})
+		}
 		return
 	}
 	end := s.g.partings.begin(device{s.principal.User, s.principal.Device})

@@ -44,13 +44,21 @@ func (l *userLimits) allow(c domain.Command) bool {
 	}
 	limiter := l.commands
 	switch c.Kind() {
-	case domain.Append:
+	case domain.Append, domain.Willing:
 		limiter = l.messages
 	case domain.Signalling:
 		return true // has limits of its own, wherever it comes from
 	default:
 	}
 	return limiter == nil || limiter.Allow()
+}
+
+// allowWill is allow for what the Will of a CONNECT comes to: a message to those online has no limit of its own there.
+func (l *userLimits) allowWill(c domain.Command) bool {
+	if l == nil || c.Kind() != domain.Signalling {
+		return l.allow(c)
+	}
+	return l.messages == nil || l.messages.Allow()
 }
 
 func errTooMany() error {
@@ -62,7 +70,7 @@ func errTooMany() error {
 // (protocol.md sections 2 and 6) is sent by the gateway, before done. Submit never blocks.
 func (s *Session) Submit(req domain.Request, done func(domain.Receipt, error)) {
 	answered := func(r domain.Receipt, err error) {
-		s.reply(&req, r, err)
+		s.g.reply(s.principal, &req, r, err)
 		done(r, err)
 	}
 	switch {
@@ -73,17 +81,19 @@ func (s *Session) Submit(req domain.Request, done func(domain.Receipt, error)) {
 		err := errTooMany()
 		s.g.metrics.command(req.Name, err)
 		answered(domain.Receipt{}, err)
+	case req.Command.Kind() == domain.Willing:
+		s.arrange(req.Command, answered)
 	default:
 		s.g.run(s.principal, req.Command, s.g.now(), answered)
 	}
 }
 
-// reply tells the user's sessions that listen what became of a request.
-func (s *Session) reply(req *domain.Request, r domain.Receipt, err error) {
-	if !s.principal.IsUser() || err == nil && !req.WantsReply {
+// reply tells the user's sessions that listen what became of a request of p.
+func (g *Gateway) reply(p domain.Principal, req *domain.Request, r domain.Receipt, err error) {
+	if !p.IsUser() || err == nil && !req.WantsReply {
 		return
 	}
-	user, name := s.principal.Username, req.Name
+	user, name := p.Username, req.Name
 	if t, ok := domain.ParseTopic(req.Topic); ok && name == "" {
 		name = t.Command // one that does not exist: the client is told which
 	}
@@ -93,10 +103,10 @@ func (s *Session) reply(req *domain.Request, r domain.Receipt, err error) {
 		payload = encode(domain.Reply{RequestID: req.RequestID, Command: name, Result: r.Result})
 	case req.Unheard:
 		payload = encode(domain.Notice{
-			Type: domain.NoticeError, Time: domain.Millis(s.g.now()), Device: s.principal.Device, Topic: req.Topic,
+			Type: domain.NoticeError, Time: domain.Millis(g.now()), Device: p.Device, Topic: req.Topic,
 			RequestID: req.RequestID, Command: name, Error: domain.AsError(err),
 		})
-		s.g.toInbox(s.principal.User, payload)
+		g.toInbox(p.User, payload)
 	case req.WantsReply:
 		payload = encode(domain.Reply{RequestID: req.RequestID, Command: name, Error: domain.AsError(err)})
 	default:
@@ -109,7 +119,7 @@ func (s *Session) reply(req *domain.Request, r domain.Receipt, err error) {
 		}
 	}
 	pub := &domain.Publication{Topic: topic.String(), Payload: payload, Correlation: req.Correlation}
-	for _, other := range s.g.hub.of(s.principal.User) {
+	for _, other := range g.hub.of(p.User) {
 		other.push(topic, pub)
 	}
 }

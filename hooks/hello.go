@@ -39,16 +39,19 @@ func hideEmptyPassword(pk *packets.Packet) {
 }
 
 // hiddenWill gives the Will that hideWill has hidden, nil if there is none.
-func hiddenWill(pk *packets.Packet) *domain.Publish {
+func hiddenWill(pk *packets.Packet) *domain.Will {
 	if !pk.Ignore {
 		return nil
 	}
 	p := &pk.Connect.WillProperties
-	return &domain.Publish{
-		Topic: strings.Clone(pk.Connect.WillTopic), Payload: append([]byte(nil), pk.Connect.WillPayload...),
-		Version: pk.ProtocolVersion, QoS: pk.Connect.WillQos, Retain: pk.FixedHeader.Retain,
-		ContentType: strings.Clone(p.ContentType), ResponseTopic: strings.Clone(p.ResponseTopic),
-		Correlation: append([]byte(nil), p.CorrelationData...),
+	return &domain.Will{
+		Publish: domain.Publish{
+			Topic: strings.Clone(pk.Connect.WillTopic), Payload: append([]byte(nil), pk.Connect.WillPayload...),
+			Version: pk.ProtocolVersion, QoS: pk.Connect.WillQos, Retain: pk.FixedHeader.Retain,
+			ContentType: strings.Clone(p.ContentType), ResponseTopic: strings.Clone(p.ResponseTopic),
+			Correlation: append([]byte(nil), p.CorrelationData...),
+		},
+		Delay: p.WillDelayInterval,
 	}
 }
 
@@ -147,6 +150,6 @@ func (h *Hook) checkWill(hello *domain.Hello) *domain.Error {
 	if _, _, ok := domain.ServiceLogin(hello.Username); ok {
 		p = domain.Principal{Service: 1}
 	}
-	req := domain.DecodePublish(p, hello.Will, h.o.Limits)
+	req := domain.DecodeWill(p, hello.Will, h.o.Limits)
 	return domain.AsError(req.Err)
 }

@@ -30,10 +30,12 @@ type texts struct {
 	sessions           sessionTexts
 	missed             missedTexts
 	presence           presenceTexts
+	wills              willTexts
 }
 
 func newTexts(d *dialect) texts {
 	return texts{
+		wills:      newWillTexts(d),
 		lockHeads:  `SELECT id FROM conversations WHERE ` + d.amongIDs("id", "$1") + ` ORDER BY id` + d.lock,
 		lockSelves: `SELECT id FROM users WHERE ` + d.among("id", "$1") + ` ORDER BY id` + d.lockWeakly,
 		conversations: `SELECT h.id, h.last_seq, h.version, d.root_id, d.account_id, d.title, d.direct, d.is_distinct, d.uber,

@@ -71,6 +71,13 @@ func asked(s *Store) map[string]string {
 		s.text.presence.unwatch:                  "watches_watched",
 		s.text.presence.lastSeen:                 "presence_pkey",
 		burySeen:                                 "presence_node",
+		s.text.wills.take:                        "wills_due",
+		s.text.wills.loseSome:                    "wills_node",
+		nextWill:                                 "wills_due",
+		cancelWills:                              "wills_device",
+		hastenWills:                              "wills_device",
+		deleteWillsOf:                            "wills_device",
+		strayWills:                               "wills_node",
 		s.text.contents.look:                     "events_client",
 		s.text.contents.message:                  "events_client",
 		s.text.contents.takeUnused:               "contents_unused",
@@ -178,7 +185,8 @@ func TestStatementsUseAnIndexOnSQLite(t *testing.T) {
 		}
 		for line := range strings.Lines(plan.String()) {
 			// What is called x is a subquery, of a few rows.
-			if strings.HasPrefix(line, "SCAN") && !strings.Contains(line, "json_each") && strings.TrimSpace(line) != "SCAN x" {
+			if strings.HasPrefix(line, "SCAN") && !strings.Contains(line, "json_each") && strings.TrimSpace(line) != "SCAN x" &&
+				strings.TrimSpace(line) != "SCAN CONSTANT ROW" {
 				t.Errorf("%s\n\nreads a whole table:\n%s", text, plan.String())
 				break
 			}

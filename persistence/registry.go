@@ -114,7 +114,7 @@ func (s *Store) UpdateUser(ctx context.Context, id domain.UserID, patch domain.U
 const markDeleted = `UPDATE users SET deleted = true, password_hash = '', private_custom_data = NULL WHERE id = $1`
 
 // DeleteUser marks a user as deleted: it keeps its number and name and what others see of it, and loses its password,
-// its private data, its logins and its sessions. Deleting it again does nothing. Errors: user-not-found, unavailable, internal.
+// its private data, its logins, its sessions and their wills. Deleting it again does nothing. Errors: user-not-found, unavailable, internal.
 func (s *Store) DeleteUser(ctx context.Context, id domain.UserID) error {
 	return s.write(ctx, func(q runner) error {
 		n, err := q.exec(ctx, markDeleted, int64(id))
@@ -133,6 +133,9 @@ func (s *Store) DeleteUser(ctx context.Context, id domain.UserID) error {
 			return err
 		}
 		if err := s.removeSessionsOf(ctx, q, id); err != nil {
+			return err
+		}
+		if _, err = q.exec(ctx, deleteWillsOf, int64(id)); err != nil {
 			return err
 		}
 		return noteEnded(ctx, q, domain.Ending{User: id})

@@ -35,9 +35,11 @@ type sessionTexts struct {
 
 func newSessionTexts(d *dialect) sessionTexts {
 	share, skip, from, order := "", "", "m.conversation_id > $3", "m.conversation_id"
+	lateral := "(SELECT * FROM sessions WHERE user_id = $1 AND device = $2)"
 	limit := func(string) string { return "" } // SQLite makes rows one by one, as they are read.
 	if d.sets {
 		share, skip = " FOR SHARE", " FOR UPDATE SKIP LOCKED"
+		lateral = "LATERAL (SELECT * FROM sessions WHERE user_id = $1 AND device = $2" + d.lock + ")"
 		// With the ties, a page ends with a whole conversation.
 		limit = func(param string) string { return " FETCH FIRST (" + param + ") ROWS WITH TIES" }
 		// In this form only one index gives both the condition and the order. Otherwise the planner sometimes takes the one that
@@ -62,9 +64,9 @@ func newSessionTexts(d *dialect) sessionTexts {
 		AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = s.node) ORDER BY s.id + 0 LIMIT $3` + d.lock
 	return sessionTexts{
 		shareUser: `SELECT deleted FROM users WHERE id = $1` + share,
-		lockSession: `SELECT s.id, s.expiry, s.subscriptions, s.node, s.created_at, s.opened_at, s.expires_at,
+		lockSession: `SELECT (SELECT count(*) FROM wills w WHERE w.sender_id = $1 AND w.device = $2), s.id, s.expiry, s.subscriptions, s.node, s.created_at, s.opened_at, s.expires_at,
 			(SELECT n.beat_at FROM nodes n WHERE n.id = s.node)
-			FROM sessions s WHERE s.user_id = $1 AND s.device = $2` + d.lock,
+			FROM (SELECT 1) x LEFT JOIN ` + lateral + ` s ON true`,
 		lockCursors: `SELECT seq FROM cursors WHERE session_id = $1 ORDER BY conversation_id` + d.lock,
 		behind:      behind + ` ORDER BY ` + order + limit("$4"),
 		behindOf:    behind + ` AND ` + d.amongIDs("m.conversation_id", "$4") + ` ORDER BY ` + order + limit("$5"),
@@ -148,33 +150,45 @@ func (s *Store) openSession(ctx context.Context, q runner, o domain.SessionOpeni
 			return none, err
 		}
 	}
+	stored, wills, err := s.nextSession(ctx, q, o)
+	if err == nil && wills > 0 {
+		err = s.settleWills(ctx, q, o, &stored)
+	}
+	return stored, err
+}
+
+// nextSession gives the session that a connection has, and how many wills the device's earlier connections have left.
+func (s *Store) nextSession(ctx context.Context, q runner, o domain.SessionOpening) (_ domain.StoredSession, wills int64, _ error) {
+	var none domain.StoredSession
 	const attempts = 5
 	for range attempts {
-		e, err := s.earlier(ctx, q, o)
+		e, wills, err := s.earlier(ctx, q, o)
 		if err != nil {
-			return none, err
+			return none, 0, err
 		}
 		switch {
 		case e == nil:
 		case e.node.String == o.Node && e.opened == o.Now:
-			return e.stored(e.created != e.opened)
+			stored, err := e.stored(e.created != e.opened)
+			return stored, wills, err
 		case !o.Clean && !s.ended(e, o):
-			return s.resume(ctx, q, o, e)
+			stored, err := s.resume(ctx, q, o, e)
+			return stored, wills, err
 		default:
 			if _, err := s.removeSession(ctx, q, e.id); err != nil {
-				return none, err
+				return none, 0, err
 			}
 		}
 		if o.Expiry == 0 {
-			return none, nil
+			return none, wills, nil
 		}
 		id, err := s.createSession(ctx, q, o)
 		if err != nil || id != 0 {
-			return domain.StoredSession{ID: id}, err
+			return domain.StoredSession{ID: id}, wills, err
 		}
 		// Another connection of the device has just made one.
 	}
-	return none, fmt.Errorf("no session for a device of user %d after %d attempts", o.User, attempts)
+	return none, 0, fmt.Errorf("no session for a device of user %d after %d attempts", o.User, attempts)
 }
 
 // shareUser sees to it that a user is not deleted before the transaction ends.
@@ -187,16 +201,18 @@ func (s *Store) shareUser(ctx context.Context, q runner, user domain.UserID) err
 	return err
 }
 
-// earlier reads and locks the device's session; nil: there is none.
-func (s *Store) earlier(ctx context.Context, q runner, o domain.SessionOpening) (*earlier, error) {
+// earlier reads and locks the device's session (nil: there is none), and counts the wills that its connections have left.
+func (s *Store) earlier(ctx context.Context, q runner, o domain.SessionOpening) (_ *earlier, wills int64, _ error) {
 	var e earlier
-	found, err := one(ctx, q, []any{
-		&e.id, &e.expiry, &e.subscriptions, &e.node, &e.created, &e.opened, &e.expires, &e.beat,
+	var id, expiry, created, opened sql.NullInt64
+	_, err := one(ctx, q, []any{
+		&wills, &id, &expiry, &e.subscriptions, &e.node, &created, &opened, &e.expires, &e.beat,
 	}, s.text.sessions.lockSession, int64(o.User), o.Device)
-	if err != nil || !found {
-		return nil, err
+	if err != nil || !id.Valid {
+		return nil, wills, err
 	}
-	return &e, nil
+	e.id, e.expiry, e.created, e.opened = id.Int64, expiry.Int64, created.Int64, opened.Int64
+	return &e, wills, nil
 }
 
 // stored gives the session to its new connection.

@@ -78,9 +78,13 @@ func (s *Store) nodesBefore(ctx context.Context, but string, until int64) ([]nod
 	return list, err
 }
 
-// bury starts the expiry of a dead node's sessions, and forgets the node. Should it live after all, its next beat undoes
-// this.
+// bury starts the expiry of a dead node's sessions, has their wills carried out, and forgets the node. Should it live after
+// all, its next beat undoes this, but for the wills.
 func (s *Store) bury(ctx context.Context, n node) error {
+	// First, while it can be seen which sessions are kept.
+	if err := s.inSteps(ctx, s.text.wills.loseSome, n.id, n.beat, int64(sessionStep)); err != nil {
+		return err
+	}
 	err := s.inSteps(ctx, s.text.sessions.expireSome, n.id, n.beat, int64(domain.NeverExpires), int64(sessionStep))
 	if err != nil {
 		return err
@@ -114,6 +118,12 @@ func (s *Store) inSteps(ctx context.Context, text string, args ...any) error {
 func (s *Store) removeExpired(ctx context.Context, now int64) error {
 	// A node that opened a session while it was taken for dead, and then ended, has left nothing by which to find that out.
 	err := s.inSteps(ctx, s.text.sessions.expireStrays, now, int64(domain.NeverExpires), int64(sessionStep))
+	if err == nil {
+		err = s.write(ctx, func(q runner) error {
+			_, err := q.exec(ctx, strayWills, now)
+			return err
+		})
+	}
 	for more := true; more && err == nil; {
 		err = s.write(ctx, func(q runner) error {
 			more, err = s.removeSome(ctx, q, now)

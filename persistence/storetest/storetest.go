@@ -39,6 +39,7 @@ type Reader interface {
 // Attendance is what keeps who is connected, or was.
 type Attendance interface {
 	gateway.Sessions
+	gateway.Wills
 	gateway.Missed
 	gateway.Presences
 }
@@ -161,6 +162,11 @@ func Run(t *testing.T, b Backend) {
 		{"SessionsOfDeadNodesExpireUnnoticed", deadNodesUnnoticed},
 		{"CleanupRemovesExpiredSessions", cleanupOfSessions},
 		{"DeletedUsersHaveNoSessions", deletedUsersHaveNoSessions},
+		{"WillsAreTakenOnce", willsAreTakenOnce},
+		{"WillsAreKeptWhole", willsAreKeptWhole},
+		{"WillsEndOnce", willsEndOnce},
+		{"ReturningDevicesSettleTheirWills", willsOfReturningDevices},
+		{"WillsOfDeadNodesAreDue", willsOfDeadNodes},
 		{"SessionsSurviveARestart", sessionsSurviveARestart},
 		{"SessionsBearEverythingAtOnce", sessionsUnderLoad},
 		{"SessionsMatchTheModel", sessionsMatchTheModel},

@@ -14,6 +14,7 @@ import (
 // ledger keeps durable sessions in memory, as a store does; only that none ever expires.
 type ledger struct {
 	store *memory
+	wills *probate // nil: there are none
 
 	mu    sync.Mutex
 	rows  []*kept
@@ -122,6 +123,9 @@ func (l *ledger) OpenSession(ctx context.Context, o domain.SessionOpening) (stor
 		}
 		return nil
 	})
+	if l.wills != nil && err == nil {
+		l.wills.settle(o, &stored)
+	}
 	return stored, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"syscall"
@@ -279,9 +280,7 @@ func TestRepeatedCommandsTellWhatIsDoneAlready(t *testing.T) {
 			said, gone := say("edited"), say("removed")
 			with := func(key, conversation string, more map[string]any) map[string]any {
 				params := map[string]any{key: conversation}
-				for k, v := range more {
-					params[k] = v
-				}
+				maps.Copy(params, more)
 				return params
 			}
 			carol := map[string]any{"participants": refs(users[2])}

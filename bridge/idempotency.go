@@ -109,7 +109,7 @@ func (a *api) fly(r *http.Request, w http.ResponseWriter, rt route, c caller, sc
 	known, found, err := a.Memory.Recall(ctx, scope, c.key)
 	if err == nil && found && known.Fingerprint == fl.fingerprint {
 		if known.Body, err = s.open(known.Body); err == nil && rt.shows && known.Status < 300 {
-			known.Body, err = a.shown(ctx, known.Body)
+			known.Body, err = a.shown(ctx, c.principal, known.Body)
 		}
 	}
 	switch {
@@ -152,7 +152,7 @@ func (a *api) fly(r *http.Request, w http.ResponseWriter, rt route, c caller, sc
 	if kept.Fingerprint == first.Fingerprint && !bytes.Equal(kept.Body, memory.Body) {
 		// Another node was faster with the same request.
 		if rt.shows && kept.Status < 300 {
-			if kept.Body, err = a.shown(ctx, kept.Body); err != nil {
+			if kept.Body, err = a.shown(ctx, c.principal, kept.Body); err != nil {
 				kept.Body = first.Body
 			}
 		}

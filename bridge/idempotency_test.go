@@ -240,15 +240,18 @@ func TestWhatAMessageSaysIsNotRemembered(t *testing.T) {
 	}
 	m := &domain.Message{ID: domain.NewMessageID(id, 7), Conversation: id, Seq: 7, Content: domain.Content{Text: "a <secret>"}}
 	sent := 0
+	var sender domain.Principal
+	var denied error
 	w.do = func(_ context.Context, p domain.Principal, c domain.Command) (domain.Receipt, error) {
 		if _, ok := c.(*domain.SendMessage); ok {
 			sent++
+			sender = p
 			return domain.Receipt{Result: &domain.Result{Message: m}}, nil
 		}
-		if again, ok := c.(*domain.RetransmitEvents); !ok || !p.Admin || again.Conversation != id || *again.From != 7 || *again.To != 7 {
+		if again, ok := c.(*domain.RetransmitEvents); !ok || p != sender || again.Conversation != id || *again.From != 7 || *again.To != 7 {
 			t.Errorf("%s: %+v", c.Name(), c)
 		}
-		return domain.Receipt{Result: &domain.Result{Events: []*domain.Event{{Message: m}}}}, nil
+		return domain.Receipt{Result: &domain.Result{Events: []*domain.Event{{Message: m}}}}, denied
 	}
 	path := "/v1/conversations/" + someID + "/messages"
 	first := w.call("POST", path, `{"text":"a <secret>"}`, key)
@@ -267,6 +270,11 @@ func TestWhatAMessageSaysIsNotRemembered(t *testing.T) {
 	if gone.StatusCode != 201 || bytes.Contains(gone.body, []byte("secret")) || !bytes.Contains(gone.body, []byte(`"removed":true`)) {
 		t.Errorf("after the removal: %d %s", gone.StatusCode, gone.body)
 	}
+	// Who may not read it any more is told that it was stored, and not what others have made of it.
+	m.Text, m.Removed, denied = "an edit", false, domain.Errorf(domain.AccessDenied, "you may not read")
+	place := w.call("POST", path, `{"text":"a <secret>"}`, key)
+	place.want(t, "without the right to read", 201, `{"message":{"uuid":"`+m.ID.String()+`","conversation":"`+someID+`","seq":7}}`)
+	wantReplayed(t, "without the right to read", place, true)
 	w.fails(domain.Errorf(domain.Unavailable, "no store"))
 	w.call("POST", path, `{"text":"a <secret>"}`, key).wantProblem(t, "log away", 503, domain.Unavailable)
 	if sent != 1 {

@@ -143,8 +143,9 @@ func placeOf(body []byte) ([]byte, error) {
 	return json.Marshal(p)
 }
 
-// shown makes the answer again of what was remembered: with the message as it is now.
-func (a *api) shown(ctx context.Context, remembered []byte) ([]byte, error) {
+// shown makes the answer again of what was remembered: with the message as it is now, or with its place alone for a caller
+// who may not read it any more.
+func (a *api) shown(ctx context.Context, caller domain.Principal, remembered []byte) ([]byte, error) {
 	var p place
 	if err := json.Unmarshal(remembered, &p); err != nil {
 		return nil, err
@@ -156,14 +157,14 @@ func (a *api) shown(ctx context.Context, remembered []byte) ([]byte, error) {
 		result.Message = &domain.Message{Conversation: p.Message.Conversation}
 	default:
 		seq := int64(p.Message.Seq)
-		receipt, err := a.do(ctx, domain.Principal{Admin: true}, &domain.RetransmitEvents{
-			Conversation: p.Message.Conversation, From: &seq, To: &seq,
-		})
-		if err != nil {
-			return nil, err
-		}
-		if receipt.Result != nil && len(receipt.Result.Events) == 1 {
+		receipt, err := a.do(ctx, caller, &domain.RetransmitEvents{Conversation: p.Message.Conversation, From: &seq, To: &seq})
+		switch {
+		case err == nil && receipt.Result != nil && len(receipt.Result.Events) == 1:
 			result.Message = receipt.Result.Events[0].Message
+		case err == nil || domain.Unreadable(err):
+			result.Message = domain.PlaceOf(p.Message.Conversation, p.Message.Seq)
+		default:
+			return nil, err
 		}
 	}
 	var b bytes.Buffer

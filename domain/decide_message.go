@@ -217,6 +217,21 @@ func (c *RetransmitEvents) decide(h *Heads, p Principal) (Decision, error) {
 	return Decision{Page: &page, Result: Result{Events: []*Event{}, From: page.From, To: page.To}}, nil
 }
 
+// Unreadable reports whether an error of [RetransmitEvents] says that who asked may not read the events, now at least.
+func Unreadable(err error) bool {
+	switch CodeOf(err) {
+	case AccessDenied, ConversationNotFound, ConversationRemoved, SequenceOutOfRange:
+		return true
+	default:
+		return false
+	}
+}
+
+// PlaceOf is a message of which nothing is shown but where it is.
+func PlaceOf(c ConversationID, seq Seq) *Message {
+	return &Message{ID: NewMessageID(c, seq), Conversation: c, Seq: seq}
+}
+
 // readable gives how far p may read conv's log, and which intervals of it alone (nil: all). A participant reads
 // everything; who left, up to leaving; in an uber conversation both only what happened while they took part.
 func (h *Heads) readable(conv *Conversation, p Principal) (last Seq, only []Interval, err error) {

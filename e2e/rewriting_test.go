@@ -65,6 +65,50 @@ func TestEditedMessagesReachEverybodyAndStayEdited(t *testing.T) {
 	})
 }
 
+func TestARepetitionShowsNothingThatOneMayNotRead(t *testing.T) {
+	// Sending a message again is how clients find out whether it has arrived. It must not be a way to read what others have made
+	// of it since.
+	inWorlds(t, func(t *testing.T, w *world) {
+		users := w.users(t, "alice", "bob")
+		c := w.conversation(t, users[1], users[0])
+		reading := func(may bool) {
+			w.service.ok(t, "PATCH", "/v1/conversations/"+c+"/participants", map[string]any{"participants": []any{
+				map[string]any{"username": users[0].Name, "permissions": map[string]any{"canRead": may}},
+			}})
+		}
+		key := w.as(t, users[0]).with("Idempotency-Key", "k")
+		body := map[string]any{"text": "mine", "id": "m-1"}
+		var made struct{ Message message }
+		key.ok(t, "POST", "/v1/conversations/"+c+"/messages", body).into(t, &made)
+		ways := append(w.callers(t, users[0]), caller{"HTTP with a key", func(tb testing.TB, _ string, _ map[string]any) (json.RawMessage, *refusal) {
+			tb.Helper()
+			return key.ok(tb, "POST", "/v1/conversations/"+c+"/messages", body).body, nil
+		}})
+		again := map[string]any{"conversation": c, "text": "mine", "id": "m-1"}
+		reading(false)
+		w.service.ok(t, "PATCH", "/v1/conversations/"+c+"/messages/"+made.Message.UUID, map[string]any{"text": "a secret"})
+		for _, by := range ways {
+			var known struct{ Message message }
+			result, refused := by.run(t, "sendMessage", again)
+			if refused != nil {
+				t.Errorf("%s: %+v", by.name, refused)
+				continue
+			}
+			mustDecode(t, result, &known)
+			if m := known.Message; bytes.Contains(result, []byte("secret")) || m.UUID != made.Message.UUID || m.Seq != 2 || m.Conversation != c || m.EditCount != 0 {
+				t.Errorf("%s: %s", by.name, result)
+			}
+		}
+		reading(true)
+		for _, by := range ways {
+			if result, refused := by.run(t, "sendMessage", again); refused != nil || !bytes.Contains(result, []byte("a secret")) {
+				t.Errorf("%s, when it may read again: %s %+v", by.name, result, refused)
+			}
+		}
+		w.log(t, c)
+	})
+}
+
 func TestRemovedMessagesAreGoneForAll(t *testing.T) {
 	// "Remove" is a promise to who regrets: nobody must find it any more, whichever way they look.
 	inWorlds(t, func(t *testing.T, w *world) {

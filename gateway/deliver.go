@@ -329,18 +329,21 @@ func (g *Gateway) answer(it *item) {
 // answerKnown answers a message that had been accepted before with that first message.
 func (g *Gateway) answerKnown(it *item) {
 	known := *it // the original is compared with its twins meanwhile
-	known.receipt.Result, known.err = g.firstAcceptance(it.receipt)
+	known.receipt.Result, known.err = g.firstAcceptance(it.principal, it.receipt)
 	g.answer(&known)
 }
 
-func (g *Gateway) firstAcceptance(r domain.Receipt) (*domain.Result, error) {
-	ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
-	defer cancel()
-	events, err := g.page(ctx, r.Conversation, r.Seq-1, r.Seq)
-	if err != nil || len(events) != 1 {
-		return r.Result, err
+// firstAcceptance gives the message that was accepted first as p may read it now: others may have edited it since.
+func (g *Gateway) firstAcceptance(p domain.Principal, r domain.Receipt) (*domain.Result, error) {
+	seq := int64(r.Seq)
+	page, err := g.read(p, &domain.RetransmitEvents{Conversation: r.Conversation, From: &seq, To: &seq})
+	switch {
+	case err == nil && len(page.Events) == 1:
+		return &domain.Result{Message: page.Events[0].Message}, nil
+	case err == nil || domain.Unreadable(err):
+		return &domain.Result{Message: domain.PlaceOf(r.Conversation, r.Seq)}, nil
 	}
-	return &domain.Result{Message: events[0].Message}, nil
+	return r.Result, err
 }
 
 // doubts are the conversations of which nobody knows how far they have come, because a commit was given up.

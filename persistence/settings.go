@@ -93,7 +93,8 @@ const (
 )
 
 // Cleanup removes what has expired by now (milliseconds since 1970): remembered answers after 24 hours, refresh tokens,
-// logins, signing keys and durable sessions. It works in small steps, so that nobody has to wait for it.
+// logins, signing keys and durable sessions. It works in small steps, so that nobody has to wait for it. On SQLite what was
+// removed by anybody is then in no file of the store any more.
 func (s *Store) Cleanup(ctx context.Context, now int64) error {
 	const most = 500
 	for _, c := range []struct {
@@ -127,5 +128,8 @@ func (s *Store) Cleanup(ctx context.Context, now int64) error {
 			}
 		}
 	}
-	return s.removeExpired(ctx, now)
+	if err := s.removeExpired(ctx, now); err != nil {
+		return err
+	}
+	return s.emptyLog(ctx)
 }

@@ -15,7 +15,11 @@ import (
 	_ "modernc.org/sqlite" // The driver "sqlite".
 )
 
-const defaultSQLiteReaders = 4
+const (
+	defaultSQLiteReaders = 4
+	// busyTimeout is how long a connection waits for a lock, in milliseconds.
+	busyTimeout = "5000"
+)
 
 // openSQLite sets s up on an SQLite file, which it and its folder are made for if they are not there.
 func (s *Store) openSQLite(ctx context.Context, o Options) error {
@@ -89,7 +93,7 @@ func makeFile(path string) (string, error) {
 // writerPragmas are the settings of the connection that writes. busy_timeout comes first: the others may have to wait.
 func writerPragmas() []string {
 	return []string{
-		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-65536)", "temp_store(MEMORY)",
+		"busy_timeout(" + busyTimeout + ")", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-65536)", "temp_store(MEMORY)",
 		"foreign_keys(ON)",
 		// What was removed is overwritten, not just forgotten; and a log that grew in a busy hour shrinks again.
 		"secure_delete(ON)", "journal_size_limit(67108864)",
@@ -97,7 +101,7 @@ func writerPragmas() []string {
 }
 
 func readerPragmas() []string {
-	return []string{"busy_timeout(5000)", "cache_size(-16384)", "temp_store(MEMORY)", "query_only(ON)"}
+	return []string{"busy_timeout(" + busyTimeout + ")", "cache_size(-16384)", "temp_store(MEMORY)", "query_only(ON)"}
 }
 
 // openFile makes a pool of up to n connections to an SQLite file, whose transactions begin as begin says.
@@ -112,6 +116,34 @@ func openFile(path string, n int, begin string, pragmas []string) (*sqlx.DB, err
 	db.SetMaxIdleConns(n)
 	db.SetConnMaxIdleTime(10 * time.Minute)
 	return sqlx.NewDb(db, "sqlite"), nil
+}
+
+// emptyLog brings what is in SQLite's write-ahead log to its place and empties the log: what was removed or overwritten since
+// is in there as it was, and would stay until that part of the log is used again. It waits for readers a fifth of a second
+// at a time, so that those who write wait no longer, and leaves it for the next time if there is always one.
+func (s *Store) emptyLog(ctx context.Context) error {
+	if s.writer == nil {
+		return nil
+	}
+	for range 5 {
+		busy := int64(1)
+		err := s.writer.do(ctx, func(q runner) (err error) {
+			if _, err := one(ctx, q, []any{new(int64)}, "PRAGMA busy_timeout = 200"); err != nil {
+				return err
+			}
+			defer func() {
+				_, again := one(ctx, q, []any{new(int64)}, "PRAGMA busy_timeout = "+busyTimeout)
+				err = errors.Join(err, again)
+			}()
+			_, err = one(ctx, q, []any{&busy, new(int64), new(int64)}, "PRAGMA wal_checkpoint(TRUNCATE)")
+			return err
+		})
+		if err != nil || busy == 0 {
+			return refusal(err)
+		}
+	}
+	s.logger.Debug("the write-ahead log is in use and not emptied")
+	return nil
 }
 
 // lockStore makes this process the only user of a store, until unlock or its end. The file is left behind: removing it

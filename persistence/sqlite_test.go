@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -63,6 +64,69 @@ func TestFilesAreTheGatewaysAlone(t *testing.T) {
 			t.Errorf("%s: %v", name, info.Mode())
 		}
 	}
+}
+
+func TestWhatWasRemovedIsInNoFile(t *testing.T) {
+	// Whoever gets hold of the disk, or of a copy, must not read what people have taken back; and reading meanwhile must not keep it
+	// there for ever.
+	url := file(t)
+	s := open(t, url)
+	w := storetest.NewWorld(t, s, 1)
+	log := s.Committers()[0]
+	c := w.Group(log)
+	const said, edited, kept = "what-was-said-once", "what-it-was-edited-to", "what-is-still-there"
+	w.Send(log, w.Draft(c, 0, "m", said), w.Draft(c, 0, "n", strings.Repeat(said, 270)), w.Draft(c, 0, "k", kept))
+	for i, text := range []string{edited, ""} {
+		for _, seq := range []domain.Seq{2, 3} {
+			if changed := w.Try(log, w.Rewrite(c.ID, seq, text))[0]; changed.Err != nil {
+				t.Fatal(i, changed.Err)
+			}
+		}
+	}
+	found := func(text string) bool {
+		t.Helper()
+		files, err := filepath.Glob(strings.TrimPrefix(url, "sqlite://") + "*")
+		if err != nil || len(files) < 3 {
+			t.Fatal(files, err)
+		}
+		return slices.ContainsFunc(files, func(name string) bool {
+			content, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return bytes.Contains(content, []byte(text))
+		})
+	}
+	if !found(said) || !found(edited) || !found(kept) {
+		t.Fatal("the texts were never there, so that the rest shows nothing")
+	}
+	// Somebody who reads all the time holds it up, and nobody else.
+	db := raw(t, url)
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := tx.QueryRowContext(t.Context(), "SELECT count(*) FROM events").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Cleanup(t.Context(), 0); err != nil {
+		t.Errorf("with a reader: %v", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	w.Send(log, w.Draft(c, 0, "l", "later"))
+	if err := s.Cleanup(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if found(said) || found(edited) {
+		t.Error("what was removed is in the files")
+	}
+	if !found(kept) {
+		t.Error("what was not removed is not in the files")
+	}
+	w.Send(log, w.Draft(c, 0, "o", "and on it goes"))
 }
 
 func TestWrongURLsAreExplained(t *testing.T) {

@@ -31,13 +31,13 @@ type listConversationsRequest struct {
 type addParticipantsRequest struct {
 	UUID string `path:"uuid" doc:"The conversation."`
 	Body struct {
-		Participants []domain.NewParticipant `json:"participants"`
+		Participants domain.NewParticipants `json:"participants" doc:"Each an object, or in short a number or a full name."`
 		domain.Meta
 	} `nameHint:"AddParticipantsRequest"`
 }
 
 type removeParticipantsBody struct {
-	Participants []domain.UserRef `json:"participants"`
+	Participants domain.UserRefs `json:"participants" doc:"Each an object, or in short a number or a full name."`
 	domain.Meta
 }
 

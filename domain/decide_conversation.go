@@ -22,7 +22,7 @@ type CreateConversation struct {
 	Uber         bool              `json:"uber,omitempty"`
 	PublicJoin   bool              `json:"publicJoin,omitempty"`
 	Policy       Policy            `json:"policy,omitempty" enum:"managed,open"`
-	Participants []NewParticipant  `json:"participants,omitempty"`
+	Participants NewParticipants   `json:"participants,omitempty" doc:"Each an object, or in short a number or a full name."`
 	Permissions  *PermissionsPatch `json:"permissions,omitempty" doc:"What newcomers get."`
 	CustomData   RawObject         `json:"customData,omitempty"`
 	Meta
@@ -260,8 +260,8 @@ func (h *Heads) look(conv *Conversation, p Principal) (*Conversation, error) {
 
 // AddParticipants brings users into a conversation: all of them or none.
 type AddParticipants struct {
-	UUID         ConversationID   `json:"uuid"`
-	Participants []NewParticipant `json:"participants"`
+	UUID         ConversationID  `json:"uuid"`
+	Participants NewParticipants `json:"participants" doc:"Each an object, or in short a number or a full name."`
 	Meta
 }
 
@@ -337,7 +337,7 @@ func (c *AddParticipants) decide(h *Heads, p Principal) (Decision, error) {
 // RemoveParticipants takes users out of a conversation: all of them or none.
 type RemoveParticipants struct {
 	UUID         ConversationID `json:"uuid"`
-	Participants []UserRef      `json:"participants"`
+	Participants UserRefs       `json:"participants" doc:"Each an object, or in short a number or a full name."`
 	Meta
 }
 

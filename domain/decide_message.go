@@ -83,9 +83,6 @@ func (c *SendMessage) event(h *Heads, conv *Conversation, p Principal) (*Event, 
 	}
 	if o := c.Options; o != nil {
 		e.Message.Receipt, e.Message.Priority, e.Message.Push = o.Receipt, o.Priority, o.Push
-		if o.Priority == "normal" {
-			e.Message.Priority = ""
-		}
 	}
 	return e, nil
 }
@@ -119,7 +116,7 @@ func (c *SendMessage) mentioned(conv *Conversation, p Principal) ([]UserID, erro
 		}
 		delete(named, name)
 	}
-	if c.Mentions.All {
+	if c.Mentions.everybody() {
 		return []UserID{0}, nil
 	}
 	return ids, nil

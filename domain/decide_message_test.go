@@ -76,9 +76,9 @@ func TestBackendsPostAsThemselvesOrForAUser(t *testing.T) {
 	}
 }
 
-func TestNormalPriorityIsNotStored(t *testing.T) {
-	// It is the default, and the smaller form of a message is the same for those who spell it out.
-	for given, want := range map[string]string{"": "", "normal": "", "low": "low", "high": "high"} {
+func TestPriorityComesBackAsGiven(t *testing.T) {
+	// A client that compares what comes back with what it sent must find it, also where it spelt the default out.
+	for given, want := range map[string]string{"": "", "normal": "normal", "low": "low", "high": "high"} {
 		d, err := newStore(room()).decide(t, user(bob), &domain.SendMessage{
 			Conversation: conversationID(1),
 			MessageRequest: domain.MessageRequest{

@@ -133,7 +133,7 @@ func TestMentionsAreOfOthersOnce(t *testing.T) {
 		{user(bob), domain.Mentions{Users: []domain.Username{"alice@chat.acme"}}, []domain.UserID{alice}},
 		{user(bob), domain.Mentions{Users: []domain.Username{"bob@chat.acme"}}, nil},
 		{user(bob), domain.Mentions{Users: []domain.Username{"alice@chat.acme", "bob@chat.acme", "alice@chat.acme"}}, []domain.UserID{alice}},
-		{user(bob), domain.Mentions{All: true, Users: []domain.Username{"alice@chat.acme"}}, []domain.UserID{0}},
+		{user(bob), domain.Mentions{All: new(true), Users: []domain.Username{"alice@chat.acme"}}, []domain.UserID{0}},
 		{service(), domain.Mentions{Users: []domain.Username{"bob@chat.acme", "alice@chat.acme"}}, []domain.UserID{bob, alice}},
 	} {
 		c := &domain.SendMessage{Conversation: conversationID(1)}
@@ -147,7 +147,7 @@ func TestMentionsAreOfOthersOnce(t *testing.T) {
 		}
 	}
 	c := &domain.SendMessage{Conversation: conversationID(1)}
-	c.Text, c.Mentions = "hi", &domain.Mentions{All: true, Users: []domain.Username{"eve@desk.acme"}}
+	c.Text, c.Mentions = "hi", &domain.Mentions{All: new(true), Users: []domain.Username{"eve@desk.acme"}}
 	if _, err := newStore(room()).decide(t, user(bob), c); number(err) != 19 {
 		t.Errorf("everybody and a stranger: %v", err)
 	}

@@ -16,7 +16,7 @@ func chat() (*store, *domain.Conversation, domain.MessageID) {
 	id := s.said(conv.ID, 2, bob, "hello")
 	m := s.messages[id].Message
 	m.ClientID, m.Attributes, m.Receipt = "m-1", domain.RawObject(`{"a":1}`), true
-	m.Mentions, m.Push = &domain.Mentions{All: true}, domain.RawObject(`{"p":1}`)
+	m.Mentions, m.Push = &domain.Mentions{All: new(true)}, domain.RawObject(`{"p":1}`)
 	m.Payload, m.Parts = []domain.RawObject{domain.RawObject(`{"b":2}`)}, []domain.Part{{MimeType: "text/plain", Body: "x"}}
 	return s, conv, id
 }

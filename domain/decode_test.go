@@ -82,7 +82,7 @@ func TestMessageDecodesInFull(t *testing.T) {
 					{MimeType: "video/mp4", URL: "https://example.org/v", Size: 31337},
 				},
 				MessageType: -2, Attributes: domain.RawObject(`{"b":{"c":[null]}}`),
-				Mentions:     &domain.Mentions{All: true, Users: []domain.Username{"bob@chat.acme"}},
+				Mentions:     &domain.Mentions{All: new(true), Users: []domain.Username{"bob@chat.acme"}},
 				Notification: &domain.Notification{Text: "n", Sound: "ping.aiff"},
 			},
 			Options: &domain.Options{Receipt: true, Priority: "low", Push: domain.RawObject(`{"d":1}`)},
@@ -270,7 +270,13 @@ func TestRequestsAreDecodedStrictly(t *testing.T) {
 		{"custom data that is no object", "commands/createConversation", `{"customData":"x"}`, "customData"},
 		{"an unknown permission", "commands/createConversation", `{"permissions":{"canFly":true}}`, `"canFly"`},
 		{"a misspelled permission below", "commands/addParticipants", `{"uuid":"` + conv + `","participants":[{"userId":1,"permissions":{"canwrite":true}}]}`, `"canwrite"`},
-		{"a number for a participant", "commands/addParticipants", `{"uuid":"` + conv + `","participants":[1]}`, "participants[0]: "},
+		{"a word for a participant", "commands/addParticipants", `{"uuid":"` + conv + `","participants":["bob@chat.acme",true]}`, "participants[1]: "},
+		{"a fraction for a participant", "commands/addParticipants", `{"uuid":"` + conv + `","participants":[1.5]}`, "participants[0]: "},
+		{"a list for a participant", "commands/removeParticipants", `{"uuid":"` + conv + `","participants":[[1]]}`, "participants[0]: "},
+		{"one participant without a list", "commands/addParticipants", `{"uuid":"` + conv + `","participants":"bob@chat.acme"}`, "participants: "},
+		{"an unknown field of a participant", "commands/addParticipants", `{"uuid":"` + conv + `","participants":[{"userId":1,"x":2}]}`, `"x"`},
+		{"another object's field in a participant", "commands/removeParticipants", `{"uuid":"` + conv + `","participants":[{"userId":1,"uuid":"x"}]}`, `"uuid"`},
+		{"other letter case in a participant", "commands/createConversation", `{"participants":[{"userid":1}]}`, `"userid"`},
 		{"a string for a count", "commands/retransmitEvents", `{"conversation":"` + conv + `","count":"5"}`, "count"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

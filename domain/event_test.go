@@ -68,7 +68,7 @@ func anyContent() *rapid.Generator[domain.Content] {
 			Parts: rapid.SliceOfN(part, 0, 3).Draw(t, "parts"), MessageType: rapid.Int().Draw(t, "messageType"),
 			Attributes: orNone(anyJSON()).Draw(t, "attributes"),
 			Mentions: rapid.SampledFrom([]*domain.Mentions{
-				nil, {}, {All: true}, {Users: []domain.Username{"a@b.c", "d@e.f"}},
+				nil, {}, {All: new(true)}, {All: new(false), Users: []domain.Username{}}, {Users: []domain.Username{"a@b.c", "d@e.f"}},
 			}).Draw(t, "mentions"),
 			Notification: rapid.SampledFrom([]*domain.Notification{nil, {}, {Text: "n", Sound: "s"}}).Draw(t, "notification"),
 		}
@@ -115,7 +115,7 @@ func anyEvent() *rapid.Generator[*domain.Event] {
 		case domain.EventSendMessage:
 			m := &domain.Message{
 				ClientID: anyText().Draw(t, "id"), Time: e.Time, Content: anyContent().Draw(t, "content"),
-				Receipt: rapid.Bool().Draw(t, "receipt"), Priority: rapid.SampledFrom([]string{"", "low", "high"}).Draw(t, "priority"),
+				Receipt: rapid.Bool().Draw(t, "receipt"), Priority: rapid.SampledFrom([]string{"", "low", "normal", "high"}).Draw(t, "priority"),
 				Push: orNone(anyJSON()).Draw(t, "push"),
 			}
 			sender := e.Initiator

@@ -158,11 +158,14 @@ type Part struct {
 	URLExpires int64     `json:"urlExpires,omitempty" doc:"Until when url is good, in milliseconds since 1970; ignored in requests."`
 }
 
-// Mentions are those whom a message wants to notice it.
+// Mentions are those whom a message wants to notice it. What was left out stays so: a message comes back as it was sent.
 type Mentions struct {
-	All   bool       `json:"all,omitempty"`
-	Users []Username `json:"users,omitempty"`
+	All   *bool      `json:"all,omitempty" doc:"Everybody in the conversation."`
+	Users []Username `json:"users,omitzero"`
 }
+
+// everybody reports whether all participants are mentioned.
+func (m *Mentions) everybody() bool { return m.All != nil && *m.All }
 
 // Notification is what a push about the message shows.
 type Notification struct {

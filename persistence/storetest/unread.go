@@ -46,7 +46,7 @@ func (w *World) counted(user int, c domain.ConversationID) domain.Unread {
 		} else {
 			u.Unread++
 		}
-		if m := e.Message.Mentions; m != nil && (m.All || slices.Contains(m.Users, w.Users[user].Username)) {
+		if m := e.Message.Mentions; m != nil && (m.All != nil && *m.All || slices.Contains(m.Users, w.Users[user].Username)) {
 			u.Mentioned = true
 		}
 	}
@@ -75,7 +75,7 @@ func unreadIsExact(t *testing.T, b Backend) {
 		by, client := rnd.IntN(3), fmt.Sprint("m", n)
 		switch rnd.IntN(6) {
 		case 0:
-			return w.mention(c, by, client, domain.Mentions{All: true})
+			return w.mention(c, by, client, domain.Mentions{All: new(true)})
 		case 1:
 			return w.mention(c, by, client, domain.Mentions{Users: []domain.Username{w.Users[rnd.IntN(3)].Username}})
 		}

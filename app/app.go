@@ -150,7 +150,7 @@ func build(
 		},
 		PasswordMost: gateway.Argon2{Memory: configs.MaxArgon2Memory, Passes: configs.MaxArgon2Iterations, Lanes: 16},
 		Parallel:     cfg.Login.ParallelVerifications, AccessLife: cfg.Login.AccessTTL, RefreshLife: cfg.Login.RefreshTTL,
-		AdminKey: &key, Registerer: registry,
+		MostLogins: cfg.Limits.Logins, AdminKey: &key, Registerer: registry,
 		Ended:   func(who domain.Principal, byToken bool) { p.gateway.EndSessions(who, byToken, domain.NotWelcome()) },
 		Changed: func(ctx context.Context, u domain.User) { p.gateway.UserChanged(ctx, u) },
 	})

@@ -137,7 +137,7 @@ func (a *api) describeTransfers(path string, answer *huma.Schema) {
 			&huma.Param{Name: "offset", In: "query", Schema: &huma.Schema{Type: huma.TypeInteger, Format: "int64"}, Description: "Instead of Content-Range: where the body begins."},
 		),
 		RequestBody: &huma.RequestBody{Required: true, Content: bytes},
-		Responses: refusals(append(common, domain.AlreadyExists, domain.MessageTooLarge), http.StatusUnsupportedMediaType, map[string]*huma.Response{
+		Responses: refusals(append(common, domain.AlreadyExists, domain.MessageTooLarge, domain.RateLimited), http.StatusUnsupportedMediaType, map[string]*huma.Response{
 			"200": {Description: "OK", Content: json}, "202": {Description: "More is missing", Content: json},
 		}),
 	})

@@ -120,6 +120,7 @@ type Limits struct {
 	SessionsPerUser       int           `koanf:"sessionsPerUser"`       // connected at the same time, of one user
 	Subscriptions         int           `koanf:"subscriptions"`         // of one session
 	DeliveredSignals      int           `koanf:"deliveredSignals"`      // participants up to which a conversation has delivered signals
+	Logins                int           `koanf:"logins"`                // of one user, with tokens that are still good
 	Watched               int           `koanf:"watched"`               // users that one user has subscribed to (command subscribe)
 	Waiting               Size          `koanf:"waiting"`               // replies and notices that wait for one session
 	WaitingTotal          Size          `koanf:"waitingTotal"`          // the same for all sessions together
@@ -229,6 +230,7 @@ func Default() Config {
 			SessionsPerUser:       100,
 			Subscriptions:         1000,
 			DeliveredSignals:      100,
+			Logins:                1000,
 			Watched:               1000,
 			Waiting:               1 * MiB,
 			WaitingTotal:          256 * MiB,

@@ -99,8 +99,12 @@ const pieceSize = 8 << 20
 // maxPieces bounds the pieces of one content: somebody who cuts an upload again and again makes small ones.
 const maxPieces = 4096
 
-// maxUploads is how many uploads may be under way in this process.
-const maxUploads = 1000
+// maxUploads is how many uploads may be under way in this process. An owner may have an eighth of what there is room for besides,
+// and fewUploads in any case: those who have many leave room for others, even if they are some dozens.
+const (
+	maxUploads = 1000
+	fewUploads = 4
+)
 
 // Service is external content at work. Make one with [New], run [Service.Keep] beside it, and end it with [Service.Close].
 type Service struct {
@@ -110,8 +114,10 @@ type Service struct {
 
 	mu      sync.Mutex
 	uploads map[domain.ContentID]*upload
-	closed  bool
-	ended   sync.WaitGroup
+	// owners counts the uploads of each.
+	owners map[domain.SenderID]int
+	closed bool
+	ended  sync.WaitGroup
 }
 
 // New makes a service. An error means options that are missing, or metrics that were registered before.
@@ -135,7 +141,7 @@ func New(o Options) (*Service, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Service{Options: o, piece: pieceSize, uploads: make(map[domain.ContentID]*upload)}
+	s := &Service{Options: o, piece: pieceSize, uploads: make(map[domain.ContentID]*upload), owners: make(map[domain.SenderID]int)}
 	var err error
 	s.metrics, err = newMetrics(o.Registerer, s)
 	return s, err

@@ -1,6 +1,7 @@
 package content
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -21,6 +22,8 @@ type upload struct {
 	body io.ReadCloser
 	// over is closed when the request has ended.
 	over chan struct{}
+	// owner is whom it counts for, once that is known; Service.mu guards it.
+	owner domain.SenderID
 
 	mu sync.Mutex
 	// failed is set when body has failed by itself, why when it was ended before that.
@@ -64,7 +67,7 @@ const finishing = 2 * time.Minute
 //
 // Refusals: not-found, invalid-request (sizes that do not fit, a digest that differs), message-too-large (more bytes than
 // announced; what came is forgotten), already-exists (the upload has come to another offset; the content tells which),
-// unavailable. When body fails, what came before is kept and the error wraps that of body.
+// rate-limited (the owner has too many under way), unavailable. When body fails, what came before is kept and the error wraps that of body.
 func (s *Service) Receive(ctx context.Context, id domain.ContentID, p domain.ContentPiece, body io.ReadCloser) (domain.ExternalContent, error) {
 	u, err := s.enter(ctx, id, body)
 	if err != nil {
@@ -73,6 +76,9 @@ func (s *Service) Receive(ctx context.Context, id domain.ContentID, p domain.Con
 	defer s.leave(id, u)
 	x, err := s.Store.Content(ctx, id)
 	if err != nil || x.Complete {
+		return s.linked(x.ExternalContent), err
+	}
+	if err := s.admit(u, x.Owner); err != nil {
 		return s.linked(x.ExternalContent), err
 	}
 	if err := s.begin(ctx, &x, p); err != nil {
@@ -118,9 +124,26 @@ func (s *Service) enter(ctx context.Context, id domain.ContentID, body io.ReadCl
 	}
 }
 
+// admit counts the request for its content's owner, unless that has its share of the uploads under way.
+func (s *Service) admit(u *upload, owner domain.SenderID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owners[owner] >= max(fewUploads, (maxUploads-len(s.uploads))/8) {
+		return domain.Errorf(domain.RateLimited, "too many uploads of one user or service at a time")
+	}
+	s.owners[owner]++
+	u.owner = owner
+	return nil
+}
+
 func (s *Service) leave(id domain.ContentID, u *upload) {
 	s.mu.Lock()
 	delete(s.uploads, id)
+	if u.owner != 0 {
+		if s.owners[u.owner]--; s.owners[u.owner] == 0 {
+			delete(s.owners, u.owner)
+		}
+	}
 	s.mu.Unlock()
 	close(u.over)
 	s.ended.Done()
@@ -184,6 +207,12 @@ func (s *Service) restartBecause(ctx context.Context, x *domain.StoredContent, r
 
 // next reads one piece and makes it a part of the content; more is false when body has ended.
 func (s *Service) next(ctx context.Context, x *domain.StoredContent, digest hash.Hash, body io.Reader) (more bool, err error) {
+	// What never begins leaves no trace.
+	src := &source{Reader: io.TeeReader(io.LimitReader(body, min(s.piece, x.Size-x.Received)), digest)}
+	head := make([]byte, 1)
+	if n, _ := io.ReadFull(src, head); n == 0 {
+		return false, src.err
+	}
 	key := strings.ToLower(rand.Text())
 	if err := s.Store.ReserveBlob(ctx, x.ID, key, domain.Millis(s.Now().Add(s.Unused))); err != nil {
 		return false, err
@@ -198,8 +227,7 @@ func (s *Service) next(ctx context.Context, x *domain.StoredContent, digest hash
 			w.Abort()
 		}
 	}()
-	src := &source{Reader: io.TeeReader(io.LimitReader(body, min(s.piece, x.Size-x.Received)), digest)}
-	n, err := io.Copy(w, src)
+	n, err := io.Copy(w, io.MultiReader(bytes.NewReader(head), src))
 	s.metrics.received.Add(float64(n))
 	if err != nil && src.err == nil {
 		return false, s.failed("writing a piece of content", err)
@@ -207,9 +235,6 @@ func (s *Service) next(ctx context.Context, x *domain.StoredContent, digest hash
 	last := x.Received+n == x.Size
 	if last && !isOver(body) {
 		return false, s.restartBecause(ctx, x, domain.Errorf(domain.MessageTooLarge, "the content was announced with %d bytes", x.Size))
-	}
-	if n == 0 {
-		return false, src.err
 	}
 	sum := x.SHA256
 	if last {

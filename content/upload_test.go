@@ -24,6 +24,8 @@ type ledger struct {
 	kept map[domain.ContentID]domain.StoredContent
 	// down makes every change fail, as a store does that is away.
 	down bool
+	// reserved counts the pieces that were to be written.
+	reserved int
 }
 
 func newLedger() *ledger { return &ledger{kept: make(map[domain.ContentID]domain.StoredContent)} }
@@ -62,7 +64,10 @@ func (l *ledger) Content(_ context.Context, id domain.ContentID) (domain.StoredC
 }
 
 func (l *ledger) ReserveBlob(_ context.Context, id domain.ContentID, _ string, _ int64) error {
-	return l.change(id, func(*domain.StoredContent) error { return nil })
+	return l.change(id, func(*domain.StoredContent) error {
+		l.reserved++
+		return nil
+	})
 }
 
 func (l *ledger) AppendBlob(_ context.Context, id domain.ContentID, blob domain.ContentBlob, digest []byte, sum string, _ int64) error {
@@ -243,6 +248,107 @@ func TestAnUploadThatIsCutAllTheTimeBeginsAnew(t *testing.T) {
 	got, err = s.Receive(t.Context(), x.ID, domain.ContentPiece{Length: 10_000}, &stream{Reader: bytes.NewReader(make([]byte, 10_000))})
 	if err != nil || !got.Complete {
 		t.Errorf("from the beginning: %+v, %v", got, err)
+	}
+}
+
+func TestAnUploadWithoutAByteLeavesNothing(t *testing.T) {
+	// It costs the client nothing: what it left would fill the store, for as long as unused content is kept.
+	dir := content.NewDir(t.TempDir())
+	t.Cleanup(func() { _ = dir.Close() })
+	store := newLedger()
+	s, err := content.New(content.Options{Store: store, Blobs: dir, URL: "https://chat.example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := s.Create(t.Context(), domain.Principal{User: 1, Root: 1, Account: 1}, domain.ContentRequest{MimeType: "a/b", Size: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, broken := range []error{nil, errCut} {
+		got, err := s.Receive(t.Context(), x.ID, domain.ContentPiece{Length: -1}, &stream{Reader: bytes.NewReader(nil), err: broken})
+		if !errors.Is(err, broken) || got.Complete || store.reserved != 0 {
+			t.Errorf("%+v, %v, %d pieces", got, err, store.reserved)
+		}
+	}
+	got, err := s.Receive(t.Context(), x.ID, domain.ContentPiece{Length: -1}, &stream{Reader: bytes.NewReader([]byte("abc"))})
+	if err != nil || !got.Complete || store.reserved != 1 {
+		t.Errorf("%+v, %v, %d pieces", got, err, store.reserved)
+	}
+}
+
+func TestUploadsOfFewLeaveRoomForOthers(t *testing.T) {
+	// There are so many places. Those who take all they can get must not keep everybody else from sending a picture.
+	dir := content.NewDir(t.TempDir())
+	t.Cleanup(func() { _ = dir.Close() })
+	s, err := content.New(content.Options{Store: newLedger(), Blobs: dir, URL: "https://chat.example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ended := make(chan error, 2000)
+	// begin begins an upload that waits, and gives why it was not.
+	begin := func(user domain.UserID) (*held, error) {
+		t.Helper()
+		x, err := s.Create(t.Context(), domain.Principal{User: user, Root: 1, Account: 1}, domain.ContentRequest{MimeType: "a/b", Size: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, over := newHeld(nil), make(chan error, 1)
+		go func() {
+			_, err := s.Receive(context.Background(), x.ID, domain.ContentPiece{Length: 3}, body)
+			if domain.CodeOf(err) == domain.RateLimited {
+				over <- err
+				return
+			}
+			ended <- err
+		}()
+		select {
+		case <-body.waiting:
+			return body, nil
+		case err := <-over:
+			return nil, err
+		}
+	}
+	fill := func(user domain.UserID) (all []*held, refused error) {
+		t.Helper()
+		for refused == nil {
+			var body *held
+			if body, refused = begin(user); body != nil {
+				all = append(all, body)
+			}
+		}
+		return all, refused
+	}
+	var first []*held
+	total := 0
+	for user := domain.UserID(1); user <= 20; user++ {
+		bodies, refused := fill(user)
+		if domain.CodeOf(refused) != domain.RateLimited {
+			t.Fatalf("user %d is refused as %v", user, refused)
+		}
+		if len(bodies) < 4 {
+			t.Errorf("user %d has %d uploads", user, len(bodies))
+		}
+		if user == 1 {
+			first = bodies
+		}
+		total += len(bodies)
+	}
+	if len(first) < 100 || len(first) > 200 || total >= 1000 {
+		t.Errorf("the first user has %d uploads, twenty have %d", len(first), total)
+	}
+	if _, err := begin(99); err != nil {
+		t.Errorf("somebody else: %v", err)
+	}
+	// What has ended makes room.
+	for _, body := range first {
+		_ = body.Close()
+		if err := <-ended; !errors.Is(err, errCut) {
+			t.Errorf("ended as %v", err)
+		}
+	}
+	if again, _ := fill(1); len(again) < 10 {
+		t.Errorf("then the first user has %d", len(again))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/parley-im/parley/configs"
 	"github.com/parley-im/parley/e2e/chaos"
 )
 
@@ -81,4 +82,33 @@ func TestLoginsThatEndOnOneGatewayEndSessionsOnTheOthers(t *testing.T) {
 	last := two.phone(t, dave, lasting(5, "last"))
 	w.service.ok(t, "DELETE", "/v1/users/"+dave.Name, nil)
 	last.ends(t, soon)
+}
+
+func TestOneLoginTooManyEndsTheOneUsedLeastRecently(t *testing.T) {
+	// Tokens that nobody remembers must not be good for ever, nor fill the store; those in use must.
+	onBothStores(t, func(t *testing.T, s store) {
+		w := newWorld(t, start(t, s.empty(t), func(c *configs.Config) { c.Limits.Logins = 2 }))
+		alice := w.user(t, "alice")
+		logIn := func(path string, body map[string]any) (made struct{ AccessToken, RefreshToken string }) {
+			t.Helper()
+			w.api("").ok(t, "POST", path, body).into(t, &made)
+			return made
+		}
+		password := map[string]any{"username": alice.Name, "password": alice.password}
+		first, second := logIn("/v1/login", password), logIn("/v1/login", password)
+		used := logIn("/v1/login/refresh", map[string]any{"refreshToken": first.RefreshToken})
+		phones := make(map[string]*phone)
+		for _, token := range []string{used.AccessToken, second.AccessToken} {
+			phones[token] = w.phone(t, user{Name: alice.Name, password: token}, lasting(5, token[len(token)-20:]))
+		}
+		byPassword := w.phone(t, alice, lasting(5, "password"))
+		third := logIn("/v1/login", password)
+		phones[second.AccessToken].ends(t, patience)
+		w.api(second.AccessToken).refused(t, "GET", "/v1/unread", nil)
+		for _, token := range []string{first.AccessToken, used.AccessToken, third.AccessToken} {
+			w.api(token).ok(t, "GET", "/v1/unread", nil)
+		}
+		phones[used.AccessToken].settled(t)
+		byPassword.settled(t)
+	})
 }

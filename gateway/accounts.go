@@ -29,13 +29,15 @@ type Accounts struct {
 	hasher  *hasher
 	minter  *minter
 	refresh time.Duration
-	admin   *[32]byte
-	ended   func(p domain.Principal, byToken bool)
-	changed func(context.Context, domain.User)
-	now     func() time.Time
-	random  io.Reader
-	metrics *loginMetrics
-	oneTime oneTimeMAC
+	// mostLogins is per user; 0: any number.
+	mostLogins int
+	admin      *[32]byte
+	ended      func(p domain.Principal, byToken bool)
+	changed    func(context.Context, domain.User)
+	now        func() time.Time
+	random     io.Reader
+	metrics    *loginMetrics
+	oneTime    oneTimeMAC
 
 	issuers Issuers      // nil: no other issuer is believed
 	service LoginService // nil: there is none
@@ -59,6 +61,8 @@ type AccountsOptions struct {
 
 	AccessLife  time.Duration // of an access token; default 48 hours
 	RefreshLife time.Duration // of a refresh token; default 30 days
+	// MostLogins is how many logins by token a user may have: one more ends the one used least recently. 0: any number.
+	MostLogins int
 	// KeyPeriod is for how long a signing key signs, default 30 days. It verifies for AccessLife longer.
 	KeyPeriod time.Duration
 	// Issuer is who access tokens say made them; default "parley".
@@ -142,7 +146,7 @@ func NewAccounts(dir Directory, tokens Tokens, reg Registry, o AccountsOptions) 
 	ring := &keyRing{store: tokens, now: o.Now, random: o.Random, period: o.KeyPeriod, life: o.AccessLife}
 	return &Accounts{
 		dir: dir, tokens: tokens, registry: reg,
-		hasher: h, minter: newMinter(o.Issuer, o.Now, o.AccessLife, ring), refresh: o.RefreshLife,
+		hasher: h, minter: newMinter(o.Issuer, o.Now, o.AccessLife, ring), refresh: o.RefreshLife, mostLogins: o.MostLogins,
 		admin: o.AdminKey, ended: o.Ended, changed: o.Changed, now: o.Now, random: o.Random, metrics: m,
 		issuers: o.Issuers, service: o.LoginService, asking: newSlots(o.ServiceParallel, o.Queue), allowed: allowed,
 	}, nil

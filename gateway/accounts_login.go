@@ -191,7 +191,7 @@ func (a *Accounts) start(ctx context.Context, u domain.User) (t domain.Tokens, f
 	t.RefreshToken, t.RefreshExpires = secret, a.now().Add(a.refresh).UnixMilli()
 	err = a.tokens.StartFamily(ctx, domain.RefreshToken{
 		Hash: digest, Family: family, User: u.ID, Expires: t.RefreshExpires,
-	})
+	}, a.mostLogins)
 	if err != nil {
 		return domain.Tokens{}, family, err
 	}

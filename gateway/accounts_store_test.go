@@ -25,6 +25,7 @@ type books struct {
 	settings map[string][]byte
 	secrets  map[domain.UserID]string
 	used     map[[32]byte]bool
+	most     int      // logins of a user, as StartFamily was told
 	gone     []string // accounts and applications that were deleted
 	// down, when set, is what every call fails with; loads counts calls of SigningKeys.
 	down  error
@@ -170,10 +171,11 @@ func (b *books) AddSigningKey(_ context.Context, k domain.SigningKey) error {
 	return err
 }
 
-func (b *books) StartFamily(_ context.Context, t domain.RefreshToken) error {
+func (b *books) StartFamily(_ context.Context, t domain.RefreshToken, most int) error {
 	leave, err := b.enter()
 	defer leave()
 	if err == nil {
+		b.most = most
 		b.families[t.Family] = &booksFamily{user: t.User}
 		b.refresh[t.Hash] = &booksRefresh{RefreshToken: t}
 	}

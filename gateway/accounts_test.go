@@ -32,7 +32,7 @@ func newOffice(t *testing.T) *office {
 	digest := sha256.Sum256([]byte(adminKey))
 	var err error
 	o.Accounts, err = NewAccounts(o.books, o.books, o.books, AccountsOptions{
-		Password: Argon2{Memory: 64, Passes: 1, Lanes: 1}, Parallel: 2, Queue: 1, AdminKey: &digest,
+		Password: Argon2{Memory: 64, Passes: 1, Lanes: 1}, Parallel: 2, Queue: 1, AdminKey: &digest, MostLogins: 7,
 		Now:   func() time.Time { return o.clock },
 		Ended: func(p domain.Principal, _ bool) { o.ended = append(o.ended, p) },
 	})

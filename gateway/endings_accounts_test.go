@@ -64,3 +64,12 @@ func TestASessionHoldsAsLongAsWhatProvedIt(t *testing.T) {
 	}
 	want("password of a deleted user", fresh, false)
 }
+
+func TestTheStoreIsToldHowManyLoginsAUserMayHave(t *testing.T) {
+	o := newOffice(t)
+	o.user("alice@chat.acme")
+	o.login("alice@chat.acme")
+	if o.books.most != 7 {
+		t.Errorf("told %d", o.books.most)
+	}
+}

@@ -58,8 +58,9 @@ type Tokens interface {
 
 // Families keeps the families of tokens, one per login. Any goroutine may call it.
 type Families interface {
-	// StartFamily stores the first refresh token of a family.
-	StartFamily(ctx context.Context, t domain.RefreshToken) error
+	// StartFamily stores the first refresh token of a family. If its user then has more than most families, it ends those that were
+	// begun or refreshed least recently; 0: there may be any number.
+	StartFamily(ctx context.Context, t domain.RefreshToken, most int) error
 	// Refresh exchanges a token that has not been used: it marks it and stores next, whose Family and User it sets
 	// and returns. A token that is unknown, expired or of a revoked family is not-authenticated; one that was used
 	// before is so too, and revokes its family: only then Family and User come with the error.

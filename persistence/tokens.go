@@ -1,7 +1,9 @@
 package persistence
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -47,15 +49,21 @@ const (
 	insertRefresh = `INSERT INTO refresh_tokens (hash, family_id, expires_at) VALUES ($1, $2, $3)`
 	selectRefresh = `SELECT t.family_id, t.used, t.expires_at, f.user_id, f.revoked
 		FROM refresh_tokens t JOIN token_families f ON f.id = t.family_id WHERE t.hash = $1`
-	markUsed     = `UPDATE refresh_tokens SET used = true WHERE hash = $1`
-	extendFamily = `UPDATE token_families SET expires_at = $2 WHERE id = $1 AND expires_at < $2`
-	revokeFamily = `UPDATE token_families SET revoked = true WHERE id = $1`
-	revokeAll    = `UPDATE token_families SET revoked = true WHERE user_id = $1 AND NOT revoked`
-	endAccess    = `UPDATE users SET tokens_from = $2 WHERE id = $1 AND tokens_from < $2`
+	selectSpare = `SELECT id, revoked FROM token_families WHERE user_id = $1 AND id <> $2
+		ORDER BY revoked, expires_at DESC, id LIMIT 100 OFFSET $3`
+	deleteRefresh = `DELETE FROM refresh_tokens WHERE family_id = $1`
+	deleteFamily  = `DELETE FROM token_families WHERE id = $1`
+	markUsed      = `UPDATE refresh_tokens SET used = true WHERE hash = $1`
+	extendFamily  = `UPDATE token_families SET expires_at = $2 WHERE id = $1 AND expires_at < $2`
+	revokeFamily  = `UPDATE token_families SET revoked = true WHERE id = $1`
+	revokeAll     = `UPDATE token_families SET revoked = true WHERE user_id = $1 AND NOT revoked`
+	endAccess     = `UPDATE users SET tokens_from = $2 WHERE id = $1 AND tokens_from < $2`
 )
 
-// StartFamily stores the first refresh token of a login. A family that exists is already-exists.
-func (s *Store) StartFamily(ctx context.Context, t domain.RefreshToken) error {
+// StartFamily stores the first refresh token of a login. If the user has more than most logins then, those that have ended are
+// forgotten, and next those end that were begun or refreshed least recently; 0: there may be any number. A family that exists
+// is already-exists.
+func (s *Store) StartFamily(ctx context.Context, t domain.RefreshToken, most int) error {
 	return s.write(ctx, func(q runner) error {
 		n, err := q.exec(ctx, insertFamily, t.Family[:], int64(t.User), t.Expires)
 		if err != nil {
@@ -64,9 +72,42 @@ func (s *Store) StartFamily(ctx context.Context, t domain.RefreshToken) error {
 		if n == 0 {
 			return domain.Errorf(domain.AlreadyExists, "the login is stored already")
 		}
-		_, err = q.exec(ctx, insertRefresh, t.Hash[:], t.Family[:], t.Expires)
-		return err
+		if _, err = q.exec(ctx, insertRefresh, t.Hash[:], t.Family[:], t.Expires); err != nil || most < 1 {
+			return err
+		}
+		return s.endSpare(ctx, q, t, most)
 	})
+}
+
+// endSpare ends logins of a user until there are no more than most, the one that has just begun included.
+func (s *Store) endSpare(ctx context.Context, q runner, begun domain.RefreshToken, most int) error {
+	var spare []uuid
+	lives := false
+	err := each(ctx, q, func(rows *sqlx.Rows) error {
+		var id uuid
+		var revoked bool
+		if err := rows.Scan(&id, &revoked); err != nil {
+			return err
+		}
+		spare, lives = append(spare, id), lives || !revoked
+		return nil
+	}, selectSpare, int64(begun.User), begun.Family[:], int64(most-1))
+	if err != nil {
+		return err
+	}
+	// In this order, and tokens before their family, whoever else may lock some of them.
+	slices.SortFunc(spare, func(a, b uuid) int { return bytes.Compare(a[:], b[:]) })
+	for _, id := range spare {
+		for _, text := range [...]string{deleteRefresh, deleteFamily} {
+			if _, err := q.exec(ctx, text, id[:]); err != nil {
+				return err
+			}
+		}
+	}
+	if !lives {
+		return nil
+	}
+	return noteEnded(ctx, q, domain.Ending{User: begun.User})
 }
 
 // Refresh exchanges a token that was not used yet: it marks it as used, stores next in its family, and gives next back

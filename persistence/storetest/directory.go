@@ -148,7 +148,7 @@ func deletedUsers(t *testing.T, b Backend) {
 	s := open(t, b)
 	u := create(t, s, domain.NewUser{Username: "gone@chat.acme", DisplayName: "Gone", PasswordHash: "hash"})
 	family := [16]byte{1}
-	must(t, s.StartFamily(t.Context(), domain.RefreshToken{Hash: [32]byte{1}, Family: family, User: u.ID, Expires: 1000}))
+	must(t, s.StartFamily(t.Context(), domain.RefreshToken{Hash: [32]byte{1}, Family: family, User: u.ID, Expires: 1000}, 0))
 	must(t, s.DeleteUser(t.Context(), u.ID))
 	must(t, s.DeleteUser(t.Context(), u.ID))
 	refused(t, "nobody", s.DeleteUser(t.Context(), 1<<40), domain.UserNotFound)

@@ -12,7 +12,7 @@ func login(t *testing.T, s Store, n byte) (domain.User, [16]byte) {
 	t.Helper()
 	u := create(t, s, domain.NewUser{Username: domain.Username("user" + string('a'+rune(n)) + "@chat.acme")})
 	family := [16]byte{n}
-	must(t, s.StartFamily(t.Context(), domain.RefreshToken{Hash: [32]byte{n}, Family: family, User: u.ID, Expires: 1000}))
+	must(t, s.StartFamily(t.Context(), domain.RefreshToken{Hash: [32]byte{n}, Family: family, User: u.ID, Expires: 1000}, 0))
 	return u, family
 }
 
@@ -30,7 +30,7 @@ func refreshTokensWorkOnce(t *testing.T, b Backend) {
 	// A stolen token that still works is worth as much as the password.
 	s := open(t, b)
 	u, family := login(t, s, 1)
-	refused(t, "the same login again", s.StartFamily(t.Context(), domain.RefreshToken{Hash: [32]byte{9}, Family: family, User: u.ID}), domain.AlreadyExists)
+	refused(t, "the same login again", s.StartFamily(t.Context(), domain.RefreshToken{Hash: [32]byte{9}, Family: family, User: u.ID}, 0), domain.AlreadyExists)
 	_, err := s.Refresh(t.Context(), [32]byte{7}, 10, domain.RefreshToken{Hash: [32]byte{8}, Expires: 2000})
 	refused(t, "unknown", err, domain.NotAuthenticated)
 	_, err = s.Refresh(t.Context(), [32]byte{1}, 1000, domain.RefreshToken{Hash: [32]byte{8}, Expires: 2000})
@@ -117,6 +117,77 @@ func revokedUsers(t *testing.T, b Backend) {
 	refused(t, "refresh", err, domain.NotAuthenticated)
 	_, _, err = s.TokenUser(t.Context(), 1<<40, family, 100)
 	refused(t, "nobody", err, domain.UserNotFound)
+}
+
+func loginsAreBounded(t *testing.T, b Backend) {
+	// Anybody can log in again and again: each time costs a row for a month.
+	s := open(t, b)
+	u, _ := login(t, s, 1)
+	v, others := login(t, s, 2)
+	families := [][16]byte{{1}}
+	begin := func(n byte, expires int64) {
+		t.Helper()
+		f := [16]byte{n}
+		must(t, s.StartFamily(t.Context(), domain.RefreshToken{Hash: [32]byte{n}, Family: f, User: u.ID, Expires: expires}, 4))
+		families = append(families, f)
+	}
+	want := func(when string, firsts ...byte) {
+		t.Helper()
+		var live []byte
+		for _, f := range families {
+			if good(t, s, u.ID, f, 100) {
+				live = append(live, f[0])
+			}
+		}
+		equal(t, when, live, firsts)
+	}
+	ended := func() int {
+		t.Helper()
+		list, err := s.EndedSince(t.Context(), 0)
+		must(t, err)
+		return len(list)
+	}
+	begin(11, 1100)
+	begin(12, 1200)
+	begin(13, 1300)
+	want("as many as there may be", 1, 11, 12, 13)
+	equal(t, "endings", ended(), 0)
+	// The one that was begun first has been used since.
+	_, err := s.Refresh(t.Context(), [32]byte{1}, 500, domain.RefreshToken{Hash: [32]byte{101}, Expires: 1400})
+	must(t, err)
+	begin(14, 1500)
+	want("one more", 1, 12, 13, 14)
+	equal(t, "endings", ended(), 1)
+	_, err = s.Refresh(t.Context(), [32]byte{11}, 600, domain.RefreshToken{Hash: [32]byte{111}, Expires: 1600})
+	refused(t, "refreshing what has ended", err, domain.NotAuthenticated)
+	// Those that have ended go first; and the new one stays, even if it expires before all others.
+	must(t, s.RevokeFamily(t.Context(), [16]byte{14}))
+	begin(15, 1)
+	want("after a logout", 1, 12, 13, 15)
+	begin(16, 1700)
+	begin(17, 1700)
+	want("two more", 1, 13, 16, 17)
+	if !good(t, s, v.ID, others, 100) {
+		t.Error("a login of somebody else has ended")
+	}
+	var wg sync.WaitGroup
+	for n := range byte(16) {
+		wg.Go(func() {
+			err := s.StartFamily(t.Context(), domain.RefreshToken{Hash: [32]byte{50 + n}, Family: [16]byte{50 + n}, User: u.ID, Expires: 3000}, 4)
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	begin(99, 4000)
+	live := 0
+	for n := range byte(255) {
+		if good(t, s, u.ID, [16]byte{n + 1}, 100) {
+			live++
+		}
+	}
+	equal(t, "after many at once", live, 4)
 }
 
 func signingKeys(t *testing.T, b Backend) {
@@ -212,7 +283,7 @@ func cleanup(t *testing.T, b Backend) {
 	must(t, s.AddSigningKey(t.Context(), domain.SigningKey{ID: "old", Private: []byte{1}, Ends: now}))
 	must(t, s.AddSigningKey(t.Context(), domain.SigningKey{ID: "new", Private: []byte{1}, Ends: now + 1}))
 	fresh := [16]byte{7}
-	must(t, s.StartFamily(t.Context(), domain.RefreshToken{Hash: [32]byte{7}, Family: fresh, User: u.ID, Expires: now + 1}))
+	must(t, s.StartFamily(t.Context(), domain.RefreshToken{Hash: [32]byte{7}, Family: fresh, User: u.ID, Expires: now + 1}, 0))
 
 	must(t, s.Cleanup(t.Context(), now))
 	must(t, s.Cleanup(t.Context(), now))

@@ -137,6 +137,7 @@ func Run(t *testing.T, b Backend) {
 		{"ReusedRefreshTokenEndsTheLogin", reusedRefreshToken},
 		{"RevokedUsersAreOut", revokedUsers},
 		{"EndingsAreTold", endingsAreTold},
+		{"LoginsAreBounded", loginsAreBounded},
 		{"OneTimeSecretsAreMadeOnce", oneTimeSecrets},
 		{"OneTimeKeysWorkOnce", oneTimeKeysWorkOnce},
 		{"SigningKeysAreKept", signingKeys},

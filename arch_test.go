@@ -61,6 +61,9 @@ func edges() map[string]map[string]string {
 		"content": {
 			"domain": "keeps the domain's external content, and reports its errors",
 		},
+		"schedule": {
+			"domain": "sends the domain's messages later, and reports its errors",
+		},
 		"web": {},
 		"app": {
 			"domain":      "hands the domain's values from one package to the other",
@@ -71,6 +74,7 @@ func edges() map[string]map[string]string {
 			"bridge":      "wires it",
 			"identity":    "wires it",
 			"content":     "wires it",
+			"schedule":    "wires it",
 			"metrics":     "wires it",
 			"configs":     "turns the configuration into each package's options",
 			"web":         "mounts the console",

@@ -190,11 +190,15 @@ func build(
 		return nil
 	})
 
+	later, err := buildSchedule(ctx, cfg, store, p.gateway, registry, l, o.Logger)
+	if err != nil {
+		return nil, err
+	}
 	p.handler, err = bridge.New(bridge.Options{
 		Do: func(ctx context.Context, who domain.Principal, c domain.Command) (domain.Receipt, error) {
 			return p.gateway.Do(ctx, who, c)
 		},
-		Accounts: p.accounts, Memory: store, Contents: contents, Ready: ready, Version: o.Version, Commit: o.Commit,
+		Accounts: p.accounts, Memory: store, Contents: contents, Schedules: later, Ready: ready, Version: o.Version, Commit: o.Commit,
 		Limits: limits, Origins: cfg.HTTP.Origins, Logger: o.Logger, Registerer: registry,
 	})
 	if err != nil {

@@ -338,6 +338,9 @@ func (b *asyncBuilder) resultFields(command string) []string {
 		"getReceipts":             {"recipientStatus", "readStatus", "deliveryStatus", "lastDeliveredAt?", "lastReadAt?"},
 		"getUnread":               {"unread"},
 		"getContent":              {"content"},
+		"announce":                {"announcement", "duplicate?"},
+		"getAnnouncements":        {"announcements", "nextCursor?"},
+		"markAnnouncementsRead":   {},
 		"retransmitEvents":        {"events", "from", "to"},
 	}[command]
 	if !ok {

@@ -93,6 +93,8 @@ type Options struct {
 	Memory   Memory
 	// Contents keeps external content; nil: there is none, nor its routes.
 	Contents Contents
+	// Schedules sends things later; nil: nothing does, and its routes are missing.
+	Schedules Schedules
 	// Idle is how long an upload or a download may stand still before it is given up; 0: a minute.
 	Idle time.Duration
 
@@ -165,6 +167,8 @@ func New(o Options) (http.Handler, error) {
 	a.changeRoutes()
 	a.messageRoutes()
 	a.readRoutes()
+	a.announcementRoutes()
+	a.scheduledRoutes()
 	a.contentRoutes()
 	a.serviceRoutes()
 	a.healthRoutes()

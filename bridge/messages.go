@@ -16,6 +16,7 @@ type sendMessageRequest struct {
 		domain.MessageRequest
 		domain.Meta
 		As domain.Username `json:"as,omitempty" doc:"Send on behalf of this user; for services and the admin key."`
+		later
 	} `nameHint:"SendMessageRequest"`
 }
 
@@ -38,9 +39,9 @@ func (a *api) messageRoutes() {
 	rewriting := slices.Concat(about, []domain.Code{domain.MessageNotFound, domain.MessageRemoved})
 	handle(a, route{
 		method: http.MethodPost, path: "/v1/conversations/{uuid}/messages", id: "sendMessage", tag: tagConversations, creates: true, shows: true,
-		status: http.StatusCreated, existing: true, limit: a.Limits.MessageBytes, summary: "Send a message",
+		status: http.StatusCreated, existing: true, later: a.Schedules != nil, limit: a.Limits.MessageBytes, summary: "Send a message",
 		description: "A message whose id was used before by the same sender in the conversation is given with status 200, and so " +
-			"is one for those online only (options.transient).",
+			"is one for those online only (options.transient). With delay or at, for services, it is scheduled.",
 		result:   a.result("message", "duplicate?"),
 		refusals: slices.Concat(about, []domain.Code{domain.UserNotFound, domain.NotParticipant}),
 	}, a.sendMessage)
@@ -100,6 +101,9 @@ func (a *api) sendMessage(ctx context.Context, c caller, in *sendMessageRequest)
 			return reply{}, err
 		}
 	}
+	if in.Body.isLater() {
+		return a.schedule(ctx, p, cmd, in.Body.later)
+	}
 	if cmd.Kind() == domain.Signalling {
 		// For those online only: nothing is created.
 		out, err := a.run(ctx, p, cmd)
@@ -126,12 +130,16 @@ func (a *api) actAs(ctx context.Context, p domain.Principal, as domain.Username)
 }
 
 // place is what is remembered of an answer that shows a message: where the message is. What it says is kept in the log
-// alone, so that it can be removed.
+// alone, so that it can be removed; and what is scheduled where it can be cancelled. An announcement is remembered as it is.
 type place struct {
 	Message *struct {
 		Conversation domain.ConversationID `json:"conversation"`
 		Seq          domain.Seq            `json:"seq"`
 	} `json:"message,omitempty"`
+	Scheduled *struct {
+		ID domain.ScheduledID `json:"uuid"`
+	} `json:"scheduled,omitempty"`
+	Announcement json.RawMessage `json:"announcement,omitempty"`
 }
 
 // placeOf gives what is remembered of an answer that shows a message.
@@ -150,6 +158,16 @@ func (a *api) shown(ctx context.Context, caller domain.Principal, remembered []b
 	if err := json.Unmarshal(remembered, &p); err != nil {
 		return nil, err
 	}
+	if p.Announcement != nil {
+		return remembered, nil
+	}
+	if p.Scheduled != nil {
+		n, err := a.Schedules.Get(ctx, domain.Principal{Admin: true}, p.Scheduled.ID)
+		if err != nil {
+			return nil, err
+		}
+		return encode(scheduledAnswer{n})
+	}
 	result := &domain.Result{}
 	switch {
 	case p.Message == nil:
@@ -167,9 +185,14 @@ func (a *api) shown(ctx context.Context, caller domain.Principal, remembered []b
 			return nil, err
 		}
 	}
+	return encode(result)
+}
+
+// encode makes JSON as huma does.
+func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	err := enc.Encode(result)
+	err := enc.Encode(v)
 	return b.Bytes(), err
 }

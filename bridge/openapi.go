@@ -27,7 +27,7 @@ func (a *api) describe() error {
 		Description: "An API key of a service, an access token of a user, or the admin key.",
 	}}
 	doc.Tags = []*huma.Tag{
-		{Name: tagLogin}, {Name: tagUsers}, {Name: tagConversations}, {Name: tagContent}, {Name: tagAccounts}, {Name: tagOperation},
+		{Name: tagLogin}, {Name: tagUsers}, {Name: tagConversations}, {Name: tagContent}, {Name: tagAnnouncements}, {Name: tagAccounts}, {Name: tagOperation},
 	}
 	tidy(doc)
 	spec, err := json.Marshal(doc)

@@ -124,7 +124,8 @@ func TestTheDocumentIsWholeAndTrue(t *testing.T) {
 	}
 	for name, s := range d.Components.Schemas {
 		follow(name, s)
-		if strings.HasPrefix(name, "Error") {
+		// That of what was scheduled and refused is one.
+		if strings.HasPrefix(name, "Error") && name != "Error" {
 			t.Errorf("%s is described, but no answer is one", name)
 		}
 	}

@@ -32,6 +32,8 @@ type route struct {
 	// status is that of success; existing adds 200 for what was there before.
 	status   int
 	existing bool
+	// later adds 202 for what is scheduled.
+	later bool
 	// result is the schema of a successful answer; nil: there is no body.
 	result *huma.Schema
 	// refusals are the codes that the route may answer with, besides those that every route may.
@@ -111,6 +113,11 @@ func (rt route) responses(a *api) map[string]*huma.Response {
 	if rt.result != nil {
 		for _, answer := range answers {
 			answer.Content = map[string]*huma.MediaType{"application/json": {Schema: rt.result}}
+		}
+	}
+	if rt.later {
+		answers["202"] = &huma.Response{
+			Description: "It is scheduled", Content: map[string]*huma.MediaType{"application/json": {Schema: schemaOf[scheduledAnswer](a)}},
 		}
 	}
 	byStatus := make(map[int][]string)

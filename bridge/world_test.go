@@ -65,7 +65,7 @@ func newWorld(t testing.TB, change func(*bridge.Options)) *world {
 			}
 			return do(ctx, p, c)
 		},
-		Accounts: w.admin, Memory: w.memory, Contents: newContents("a/b", 3), Version: "v1.2.3", Commit: "abc", Registerer: w.registry,
+		Accounts: w.admin, Memory: w.memory, Contents: newContents("a/b", 3), Schedules: &fakeSchedules{}, Version: "v1.2.3", Commit: "abc", Registerer: w.registry,
 		Now: func() time.Time { return time.UnixMilli(1_700_000_000_000) },
 	}
 	if change != nil {

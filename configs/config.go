@@ -122,6 +122,7 @@ type Limits struct {
 	DeliveredSignals      int           `koanf:"deliveredSignals"`      // participants up to which a conversation has delivered signals
 	Logins                int           `koanf:"logins"`                // of one user, with tokens that are still good
 	Watched               int           `koanf:"watched"`               // users that one user has subscribed to (command subscribe)
+	Scheduled             int           `koanf:"scheduled"`             // messages and announcements that services of one account have scheduled
 	Waiting               Size          `koanf:"waiting"`               // replies and notices that wait for one session
 	WaitingTotal          Size          `koanf:"waitingTotal"`          // the same for all sessions together
 	Outstanding           int           `koanf:"outstanding"`           // commands that wait for their commit, over all sessions
@@ -232,6 +233,7 @@ func Default() Config {
 			DeliveredSignals:      100,
 			Logins:                1000,
 			Watched:               1000,
+			Scheduled:             10_000,
 			Waiting:               1 * MiB,
 			WaitingTotal:          256 * MiB,
 			Outstanding:           16_384,

@@ -58,6 +58,7 @@ func TestDefaultsAreThoseOfTheProtocolPage(t *testing.T) {
 		"login.refreshTtl":        {c.Login.RefreshTTL, 30 * 24 * time.Hour},
 		"presence.grace":          {c.Presence.Grace, time.Minute},
 		"limits.watched":          {c.Limits.Watched, 1000},
+		"limits.scheduled":        {c.Limits.Scheduled, 10_000},
 		"shutdown.timeout":        {c.Shutdown.Timeout, 10 * time.Second},
 		"the number of acl.rules": {len(c.ACL.Rules), 0},
 	} {

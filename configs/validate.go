@@ -55,6 +55,7 @@ func (c *Config) problems() []Problem {
 	v.number("limits.deliveredSignals", l.DeliveredSignals, 1, 1e6)
 	v.number("limits.logins", l.Logins, 0, 1e6)
 	v.number("limits.watched", l.Watched, 1, 1e6)
+	v.number("limits.scheduled", l.Scheduled, 1, 1e6)
 	v.size("limits.waiting", l.Waiting, 64*KiB, 1*GiB)
 	v.size("limits.waitingTotal", l.WaitingTotal, 1*MiB, 1024*GiB)
 	v.number("limits.outstanding", l.Outstanding, 0, 1e9)

@@ -27,6 +27,8 @@ const (
 	Marking
 	// Signalling stores nothing: it is decided on a cached head like an Append, and tells those who are there.
 	Signalling
+	// Announcing is a Change that concerns no conversation, but the inboxes of users.
+	Announcing
 	// Immediate is decided at once, without the store: what it leads to lasts no longer than the user is connected.
 	Immediate
 	// Willing sets or clears the will of the session that gives it; it is decided on what the store holds at that moment.
@@ -65,7 +67,7 @@ func CommandNames() []string {
 		"getPublicConversations", "joinConversation", "leaveConversation", "editConversation",
 		"addParticipants", "removeParticipants", "editParticipants", "removeConversation", "muteConversation",
 		"sendMessage", "editMessage", "removeMessage", "typing", "markAsRead", "retransmitEvents", "getReceipts",
-		"getUnread", "getContent", "setWill", "clearWill",
+		"getUnread", "getContent", "announce", "getAnnouncements", "markAnnouncementsRead", "setWill", "clearWill",
 		"issueTokens", "revokeTokens",
 	}
 }
@@ -143,6 +145,12 @@ func NewCommand(name string) Command {
 		return &SetWill{}
 	case "clearWill":
 		return &ClearWill{}
+	case "announce":
+		return &Announce{}
+	case "getAnnouncements":
+		return &GetAnnouncements{}
+	case "markAnnouncementsRead":
+		return &MarkAnnouncementsRead{}
 	}
 	return nil
 }
@@ -200,7 +208,7 @@ func DecodePublish(p Principal, pub *Publish, l Limits) Request {
 	req.WantsReply = req.WantsReply || req.RequestID != ""
 	if pub.ResponseTopic != "" {
 		t, ok := ParseTopic(pub.ResponseTopic)
-		if ok && t.Kind == RepliesTopic && p.IsUser() && t.User == p.Username {
+		if ok && t.Kind == RepliesTopic && t.User == p.OwnTopics() {
 			req.ReplyTo, req.WantsReply = pub.ResponseTopic, true
 		} else {
 			err = Errorf(AccessDenied, "a Response Topic must lie under your own users/<username>/replies")

@@ -30,6 +30,8 @@ type Needs struct {
 	External []ContentID
 	// Settings asks for what the account of the principal (a user) lets it do.
 	Settings bool
+	// Announcements asks for a page of the principal's announcements; nil: none.
+	Announcements *AnnouncementQuery
 }
 
 // Heads is the state that a decision may look at, and what purity forbids it to make itself.
@@ -65,6 +67,8 @@ type Heads struct {
 	Again    bool
 	// Settings are those in effect for the principal's account.
 	Settings AccountSettings
+	// Announcements are those of Needs.Announcements, the newest first; some may have expired.
+	Announcements []Announcement
 	// Existing is the conversation that holds the unique key which an earlier run of this decision wanted: the
 	// store found it taken and runs the decision again.
 	Existing *Conversation
@@ -93,6 +97,11 @@ type Decision struct {
 	Signals []*Signal
 	// Mute is whether a participant wants pushes; nil: that stays as it is.
 	Mute *Mute
+	// Announcement is stored for its recipients; nil: nothing is announced. Where the store finds one of the same sender and
+	// client id it stores nothing, puts that into the Result as a duplicate, and takes the Notices away.
+	Announcement *Announcement
+	// AnnouncementsRead marks announcements as read by the principal; nil: none.
+	AnnouncementsRead *AnnouncementMark
 	// Page is a stretch of the log that the result shall show; nil: none.
 	Page *Page
 	// Will is the will of the caller's session from now on, one without a topic: none; nil: as before. Only commands of the
@@ -155,6 +164,9 @@ type Result struct {
 	To        Seq              `json:"to,omitempty"`
 	Unread    []Unread         `json:"unread,omitzero"`
 	External  *ExternalContent `json:"content,omitempty"`
+	// Announcement is the one made, Announcements are a page of one's own.
+	Announcement  *Announcement  `json:"announcement,omitempty"`
+	Announcements []Announcement `json:"announcements,omitzero"`
 	*Receipts
 	*Tokens
 }

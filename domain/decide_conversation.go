@@ -83,8 +83,8 @@ func (c *CreateConversation) decide(h *Heads, p Principal) (Decision, error) {
 	if c.Direct && len(conv.Participants) != 2 {
 		return Decision{}, Errorf(DirectNeedsTwo, "a direct conversation takes exactly two users")
 	}
-	if len(conv.Participants) == 0 {
-		return Decision{}, Errorf(InvalidRequest, "a conversation needs participants")
+	if len(conv.Participants) == 0 && (conv.Distinct || conv.Root == 0) {
+		return Decision{}, Errorf(InvalidRequest, "the conversation needs participants")
 	}
 	if len(conv.Participants) > h.Limits.Participants {
 		return Decision{}, Errorf(InvalidRequest, "more than %d participants", h.Limits.Participants)

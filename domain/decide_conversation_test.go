@@ -101,7 +101,7 @@ func TestBackendsCreateForOthers(t *testing.T) {
 	}{
 		{"service", service(), with(bob, dave), 0, 1, 1},
 		{"service, a user of another tree", service(), with(bob, mallory), 25, 0, 0},
-		{"service, nobody", service(), nil, 1, 0, 0},
+		{"service, nobody", service(), nil, 0, 1, 1},
 		{"admin", admin(), with(dave, bob), 0, 1, 11},
 		{"admin, another tree", admin(), with(mallory), 0, 2, 2},
 		{"admin, two trees", admin(), with(bob, mallory), 25, 0, 0},
@@ -120,6 +120,26 @@ func TestBackendsCreateForOthers(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestEmptyConversationsAreManagedByServices(t *testing.T) {
+	// A service makes a room before anybody is in it; whoever comes later takes part from there on.
+	s := newStore()
+	d, err := s.decide(t, service(), &domain.CreateConversation{Title: "news"})
+	if err != nil || d.Conversation == nil || len(d.Conversation.Participants) != 0 {
+		t.Fatalf("%+v, %v", d.Conversation, err)
+	}
+	s.conversations[d.Conversation.ID] = d.Conversation
+	wantNumber(t, "a message into it", s, service(), &domain.SendMessage{
+		Conversation: d.Conversation.ID, MessageRequest: domain.MessageRequest{Content: domain.Content{Text: "hi"}},
+	}, 0)
+	d = wantNumber(t, "somebody comes", s, service(), &domain.AddParticipants{UUID: d.Conversation.ID, Participants: with(bob)}, 0)
+	if len(d.Conversation.Participants) != 1 || d.Conversation.Participants[0].JoinedSeq != 2 {
+		t.Errorf("participants %v", d.Conversation.Participants)
+	}
+	// Without participants there is nothing that two would share.
+	wantNumber(t, "distinct", s, service(), &domain.CreateConversation{Distinct: true}, 1)
+	wantNumber(t, "direct", s, service(), &domain.CreateConversation{Direct: true}, 35)
 }
 
 func TestUsersWhoCannotBeBroughtIn(t *testing.T) {

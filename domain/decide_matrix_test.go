@@ -205,7 +205,7 @@ func (c column) answer(name string, q question) int {
 	q.role = stranger
 	n := c.number(q)
 	if n == 0 && slices.Contains([]string{
-		"editUser", "managePushNotifications", "subscribe", "unsubscribe", "unsubscribeFromAll", "createConversation", "joinConversation",
+		"editUser", "managePushNotifications", "markAnnouncementsRead", "subscribe", "unsubscribe", "unsubscribeFromAll", "createConversation", "joinConversation",
 	}, name) {
 		return 3
 	}
@@ -293,6 +293,20 @@ func columns() map[string]column {
 			return 12 // a backend does not read
 		}},
 		"getUnread": {&domain.GetUnread{}, question.forUsers},
+		"announce": {announcement("hello", alice, bob), func(q question) int {
+			switch q.role {
+			case nobody:
+				return 3
+			case backend, administrator:
+				return 0
+			case foreignBackend:
+				return 25
+			case owner, taker, former, stranger, outsider, departed:
+			}
+			return 12
+		}},
+		"getAnnouncements":      {&domain.GetAnnouncements{}, question.forUsers},
+		"markAnnouncementsRead": {&domain.MarkAnnouncementsRead{}, question.forUsers},
 		// It has owners of its own; here nobody has any.
 		"getContent": {&domain.GetContent{Content: "00000000000000000000000000000001"}, func(q question) int {
 			if q.role == nobody {

@@ -404,6 +404,10 @@ func TestRepliesGoOnlyToTheirOwnUser(t *testing.T) {
 		{user(alice), messagesTopic(), false},
 		{user(alice), "somewhere", false},
 		{service(), replies, false},
+		{service(), "users/service/billing@acme/replies/x", true},
+		{service(), "users/service/billing@rival/replies", false},
+		{user(alice), "users/service/billing@acme/replies", false},
+		{service().OnBehalfOf(person(alice)), "users/service/billing@acme/replies", false},
 		{service().OnBehalfOf(person(alice)), replies, false},
 	} {
 		for topic, payload := range map[string]string{

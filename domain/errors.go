@@ -50,6 +50,8 @@ const (
 	NotFound Code = "not-found"
 	// InUse refuses to delete an account or application that still has something in it.
 	InUse Code = "in-use"
+	// AlreadySent refuses to cancel what is sent, or being sent.
+	AlreadySent Code = "already-sent"
 )
 
 // Info is what the outside sees of a code: the number of the systems that clients come from, the HTTP status and
@@ -67,7 +69,7 @@ func Codes() []Code {
 		AccessDenied, AlreadyParticipant, JoinNotAvailable, ConversationRemoved, NotParticipant, CountOutOfRange,
 		MessageTooLarge, SequenceOutOfRange, UserNotFound, UnknownPushEvent, FromAfterTo, Unavailable, RateLimited,
 		DirectNotPublicOrUber, DirectNeedsTwo, TooManyRangeArguments, DirectNoAdd, DirectNoRemove, DirectNoJoin,
-		DirectNoLeave, TooFewRangeArguments, DistinctConflict, SessionConflict, AlreadyExists, NotFound, InUse, Internal,
+		DirectNoLeave, TooFewRangeArguments, DistinctConflict, SessionConflict, AlreadyExists, NotFound, InUse, AlreadySent, Internal,
 	}
 }
 
@@ -138,6 +140,8 @@ func (c Code) Info() Info {
 		return Info{110, 404, 0x83}
 	case InUse:
 		return Info{112, 409, 0x83}
+	case AlreadySent:
+		return Info{113, 409, 0x83}
 	case Internal:
 		return Info{500, 500, 0x80}
 	}

@@ -30,6 +30,8 @@ const (
 	NoticeConflict            EventType = "conflict"
 	NoticeError               EventType = "error"
 	NoticeEventSkipped        EventType = "eventSkipped"
+	NoticeAnnouncement        EventType = "announcement"
+	NoticeAnnouncementsRead   EventType = "announcementsRead"
 )
 
 // EventTypes lists the types of sequenced events.
@@ -49,7 +51,7 @@ func SignalTypes() []EventType {
 func NoticeTypes() []EventType {
 	return []EventType{
 		NoticeConversationAdded, NoticeConversationRemoved, NoticeUnread, NoticeEditUser, NoticeSetStatus, NoticeSubscribe,
-		NoticeUnsubscribe, NoticeConflict, NoticeError, NoticeEventSkipped,
+		NoticeUnsubscribe, NoticeConflict, NoticeError, NoticeEventSkipped, NoticeAnnouncement, NoticeAnnouncementsRead,
 	}
 }
 
@@ -215,6 +217,9 @@ type Notice struct {
 	Tag   string `json:"tag,omitempty"`
 	User  *User  `json:"user,omitempty"`
 	Users []User `json:"users,omitzero"`
+	// Announcement belongs to announcement, Announcements to announcementsRead; without: all.
+	Announcement  *Announcement    `json:"announcement,omitempty"`
+	Announcements []AnnouncementID `json:"announcements,omitempty"`
 	// Seq and Size, in bytes, are of an event that was too large for the device.
 	Seq  Seq `json:"seq,omitempty"`
 	Size int `json:"size,omitempty"`

@@ -104,6 +104,56 @@ func (id *MessageID) UnmarshalText(b []byte) error {
 	return err
 }
 
+// AnnouncementID is an announcement's UUID (RFC 9562, version 7).
+type AnnouncementID [16]byte
+
+// ParseAnnouncementID reads the canonical text form of a UUID, in either letter case.
+func ParseAnnouncementID(s string) (AnnouncementID, error) {
+	id, err := parseUUID(s)
+	return AnnouncementID(id), err
+}
+
+// String gives the canonical lower-case text form.
+func (id AnnouncementID) String() string { return uuidString(id) }
+
+// IsZero reports whether id is "none".
+func (id AnnouncementID) IsZero() bool { return id == AnnouncementID{} }
+
+// MarshalText implements encoding.TextMarshaler.
+func (id AnnouncementID) MarshalText() ([]byte, error) { return appendUUID(nil, id), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *AnnouncementID) UnmarshalText(b []byte) error {
+	v, err := parseUUID(string(b))
+	*id = v
+	return err
+}
+
+// ScheduledID is the UUID of something that is to be sent later.
+type ScheduledID [16]byte
+
+// ParseScheduledID reads the canonical text form of a UUID, in either letter case.
+func ParseScheduledID(s string) (ScheduledID, error) {
+	id, err := parseUUID(s)
+	return ScheduledID(id), err
+}
+
+// String gives the canonical lower-case text form.
+func (id ScheduledID) String() string { return uuidString(id) }
+
+// IsZero reports whether id is "none".
+func (id ScheduledID) IsZero() bool { return id == ScheduledID{} }
+
+// MarshalText implements encoding.TextMarshaler.
+func (id ScheduledID) MarshalText() ([]byte, error) { return appendUUID(nil, id), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *ScheduledID) UnmarshalText(b []byte) error {
+	v, err := parseUUID(string(b))
+	*id = v
+	return err
+}
+
 // String gives the decimal form.
 func (id UserID) String() string { return strconv.FormatInt(int64(id), 10) }
 

@@ -78,10 +78,12 @@ func ParseServiceName(s string) (string, error) {
 	return s, nil
 }
 
+const servicePrefix = "service/"
+
 // ServiceLogin reads the user name that a service connects with over MQTT, service/<name>@<account>. ok is false
 // for anything else.
 func ServiceLogin(s string) (name, account string, ok bool) {
-	rest, found := strings.CutPrefix(s, "service/")
+	rest, found := strings.CutPrefix(s, servicePrefix)
 	if !found {
 		return "", "", false
 	}

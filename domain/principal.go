@@ -21,6 +21,8 @@ type Principal struct {
 	// Service and ServiceName are set for a service, also when it acts on a user's behalf.
 	Service     ServiceID
 	ServiceName string
+	// AccountName is the name of a service's account, for the names of its topics.
+	AccountName string
 	// Admin is set for the admin key: it may do whatever a service of any account may.
 	Admin bool
 	// Root is the main account of the tree that the principal belongs to; 0 for the admin key, which sees all.
@@ -52,6 +54,18 @@ func (p Principal) Sender() SenderID {
 		return -SenderID(p.Service)
 	}
 	return 0
+}
+
+// OwnTopics is what the topics of p's own have behind users/: the name of a user, or what a service connects with. Empty:
+// it has none.
+func (p Principal) OwnTopics() Username {
+	switch {
+	case p.IsUser():
+		return p.Username
+	case p.Service != 0 && p.User == 0 && p.AccountName != "":
+		return Username(servicePrefix + p.ServiceName + "@" + p.AccountName)
+	}
+	return ""
 }
 
 // Initiator is how events show p.

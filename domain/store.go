@@ -127,7 +127,9 @@ type Service struct {
 
 // Principal gives the principal that s is.
 func (s Service) Principal() Principal {
-	return Principal{Service: s.ID, ServiceName: s.Name, Root: s.Root, Account: s.Account}
+	return Principal{
+		Service: s.ID, ServiceName: s.Name, AccountName: s.AccountName, Root: s.Root, Account: s.Account,
+	}
 }
 
 // Account is a customer, or a child account of one.

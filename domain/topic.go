@@ -30,7 +30,7 @@ const maxTopic = 512
 type Topic struct {
 	Kind         TopicKind
 	Conversation ConversationID // of the conversation topics
-	User         Username       // of the user topics
+	User         Username       // of the user topics; of a service's replies, what it connects with
 	Command      string         // of commands/<command>
 	Rest         string         // of replies: what follows, with its leading slash
 }
@@ -83,6 +83,9 @@ func parseConversationTopic(rest string) (Topic, bool) {
 
 func parseUserTopic(rest string) (Topic, bool) {
 	name, leaf, _ := strings.Cut(rest, "/")
+	if name+"/" == servicePrefix {
+		return parseServiceTopic(leaf)
+	}
 	u, err := ParseUsername(name)
 	if err != nil {
 		return Topic{}, false
@@ -93,14 +96,29 @@ func parseUserTopic(rest string) (Topic, bool) {
 		t.Kind = InboxTopic
 	case leaf == "status":
 		t.Kind = StatusTopic
-	case leaf == "replies":
-		t.Kind = RepliesTopic
-	case strings.HasPrefix(leaf, "replies/") && !strings.HasSuffix(leaf, "/") && !strings.Contains(leaf, "//"):
-		t.Kind, t.Rest = RepliesTopic, strings.TrimPrefix(leaf, "replies")
 	default:
-		return Topic{}, false
+		return repliesTopic(u, leaf)
 	}
 	return t, true
+}
+
+// parseServiceTopic reads what follows users/service/: of the topics of users, services have the replies.
+func parseServiceTopic(rest string) (Topic, bool) {
+	name, leaf, _ := strings.Cut(rest, "/")
+	if _, _, ok := ServiceLogin(servicePrefix + name); !ok {
+		return Topic{}, false
+	}
+	return repliesTopic(Username(servicePrefix+name), leaf)
+}
+
+func repliesTopic(u Username, leaf string) (Topic, bool) {
+	switch {
+	case leaf == "replies":
+		return Topic{Kind: RepliesTopic, User: u}, true
+	case strings.HasPrefix(leaf, "replies/") && !strings.HasSuffix(leaf, "/") && !strings.Contains(leaf, "//"):
+		return Topic{Kind: RepliesTopic, User: u, Rest: strings.TrimPrefix(leaf, "replies")}, true
+	}
+	return Topic{}, false
 }
 
 // String gives the topic's name; the one place where topics are put together.
@@ -213,7 +231,7 @@ func (f Filter) Allowed(p Principal) bool {
 	case InboxTopic:
 		return p.IsUser() && f.User == p.Username
 	case RepliesTopic:
-		return p.IsUser() && f.User == p.Username
+		return f.User != "" && f.User == p.OwnTopics()
 	case StatusTopic:
 		return p.User != 0 || p.IsBackend()
 	case NoTopic, MessagesTopic, RawTopic, TypingTopic, ReadTopic, CommandTopic:

@@ -26,6 +26,8 @@ func TestTopicsThatExist(t *testing.T) {
 		"users/alice@chat.acme/replies":         {Kind: domain.RepliesTopic, User: "alice@chat.acme"},
 		"users/alice@chat.acme/replies/app/1":   {Kind: domain.RepliesTopic, User: "alice@chat.acme", Rest: "/app/1"},
 		"users/a.b_c-d@chat.acme/replies/é $ x": {Kind: domain.RepliesTopic, User: "a.b_c-d@chat.acme", Rest: "/é $ x"},
+		"users/service/Billing@acme/replies":    {Kind: domain.RepliesTopic, User: "service/Billing@acme"},
+		"users/service/B.x_1@acme/replies/a/b":  {Kind: domain.RepliesTopic, User: "service/B.x_1@acme", Rest: "/a/b"},
 		"commands/sendMessage":                  {Kind: domain.CommandTopic, Command: "sendMessage"},
 		"commands/nonsense":                     {Kind: domain.CommandTopic, Command: "nonsense"},
 	} {
@@ -55,6 +57,9 @@ func noTopics() []string {
 		"users/alice@chat.acme/replies/", "users/alice@chat.acme/replies//", "users/alice@chat.acme/replies//x",
 		"users/alice@chat.acme/replies/x/", "users/alice@chat.acme/replies/x//y", "users/alice@chat.acme/repliesx",
 		"users/alice@chat.acme/replies/\xff", "users/alice@chat.acme/replies/a\x00b", "$SYS/broker", "$share/g/" + room1 + "/events", "$commands/getMe",
+		"users/service/Billing@acme", "users/service/Billing@acme/", "users/service/Billing@acme/inbox", "users/service/Billing@acme/status",
+		"users/service/Billing/replies", "users/service/@acme/replies", "users/service/Billing@/replies", "users/service/replies",
+		"users/service//replies", "users/service/Billing@Acme/replies", "users/service/Billing@acme/replies/", "users/service",
 		"users/alice@chat.acme/replies/" + strings.Repeat("x", 512), "commands/" + strings.Repeat("x", 512),
 	}
 }
@@ -90,6 +95,8 @@ func TestFiltersThatExist(t *testing.T) {
 		"users/alice@chat.acme/status":                                  {Kind: domain.StatusTopic, User: "alice@chat.acme"},
 		"users/alice@chat.acme/replies":                                 {Kind: domain.RepliesTopic, User: "alice@chat.acme"},
 		"users/alice@chat.acme/replies/#":                               {Kind: domain.RepliesTopic, User: "alice@chat.acme", Rest: "/#"},
+		"users/service/Billing@acme/replies":                            {Kind: domain.RepliesTopic, User: "service/Billing@acme"},
+		"users/service/Billing@acme/replies/#":                          {Kind: domain.RepliesTopic, User: "service/Billing@acme", Rest: "/#"},
 		"users/alice@chat.acme/replies/a/b":                             {Kind: domain.RepliesTopic, User: "alice@chat.acme", Rest: "/a/b"},
 		"$share/workers/conversations/+/events":                         {Kind: domain.EventsTopic, Group: "workers"},
 		"$share/a b-é/" + room1 + "/events":                             {Kind: domain.EventsTopic, Conversation: conv, Group: "a b-é"},
@@ -149,6 +156,10 @@ func TestWhoMaySubscribeToWhat(t *testing.T) {
 		{"users/alice@chat.acme/inbox", true, false, false, false, false, false},
 		{"users/alice@chat.acme/replies", true, false, false, false, false, false},
 		{"users/alice@chat.acme/replies/#", true, false, false, false, false, false},
+		{"users/service/billing@acme/replies", false, false, true, false, false, false},
+		{"users/service/billing@acme/replies/#", false, false, true, false, false, false},
+		{"users/service/billing@rival/replies", false, false, false, false, false, false},
+		{"users/service/Billing@acme/replies", false, false, false, false, false, false},
 		{"users/alice@chat.acme/status", true, true, true, true, true, false},
 	} {
 		f, ok := domain.ParseFilter(tc.filter)

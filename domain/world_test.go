@@ -47,11 +47,11 @@ func person(id domain.UserID) domain.User {
 func user(id domain.UserID) domain.Principal { return person(id).Principal("phone") }
 
 func service() domain.Principal {
-	return domain.Principal{Service: 100, ServiceName: "billing", Root: 1, Account: 1}
+	return domain.Principal{Service: 100, ServiceName: "billing", AccountName: "acme", Root: 1, Account: 1}
 }
 
 func foreignService() domain.Principal {
-	return domain.Principal{Service: 200, ServiceName: "spy", Root: 2, Account: 2}
+	return domain.Principal{Service: 200, ServiceName: "spy", AccountName: "rival", Root: 2, Account: 2}
 }
 
 func admin() domain.Principal { return domain.Principal{Admin: true} }
@@ -85,6 +85,7 @@ type store struct {
 	past          map[domain.UserID]map[domain.ConversationID][]domain.Interval
 	messages      map[domain.MessageID]*domain.Event
 	watched       map[domain.UserID][]domain.UserID
+	announcements []domain.Announcement // in their order
 	made          byte
 }
 
@@ -154,6 +155,9 @@ func (s *store) heads(p domain.Principal, c domain.Command) *domain.Heads {
 		}
 	}
 	slices.Reverse(h.Users) // in no order
+	if q := n.Announcements; q != nil {
+		h.Announcements = s.announced(p.User, *q)
+	}
 	if n.Message > 0 {
 		h.Message = s.messages[domain.NewMessageID(n.Conversation, n.Message)]
 	}

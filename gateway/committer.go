@@ -338,7 +338,7 @@ func (s *shard) changeAll(items []*item) {
 				it.receipt.Message = ev.Message.ID
 			}
 		}
-		if ex := c.Decision.Result.Existing; ex != nil && *ex {
+		if ex := c.Decision.Result.Existing; ex != nil && *ex || c.Decision.Result.Duplicate {
 			it.receipt.Duplicate = true
 		}
 		if c.Decision.Conversation != nil {

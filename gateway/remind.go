@@ -9,8 +9,12 @@ import (
 	"github.com/parley-im/parley/domain"
 )
 
-// maxGreeted is in how many conversations a device is told at its login what is unread.
+// maxGreeted is in how many conversations a device is told at its login what is unread, and of how many announcements.
 const maxGreeted = 50
+
+// maxGreetedBytes is how many bytes these announcements have at most: a session that has just come must not be too slow for
+// them.
+const maxGreetedBytes = 256 << 10
 
 // remindersAtOnce is for how many users at a time it is counted what they have not read. What a user is told comes in the
 // order in which it was counted.
@@ -40,7 +44,7 @@ type reminder struct {
 	session *Session
 }
 
-// greetUnread tells a session what is unread, once: when it has subscribed to its inbox, or goes on having done so.
+// greetUnread tells a session what is unread, announcements first, once: when it has subscribed to its inbox, or goes on having done so.
 func (g *Gateway) greetUnread(s *Session) {
 	s.mu.Lock()
 	_, listens := s.subscriptions[domain.Filter{Kind: domain.InboxTopic, User: s.principal.Username}]
@@ -114,8 +118,11 @@ func (g *Gateway) count(ctx context.Context, r *reminder) error {
 	if r.session != nil && r.session.isGone() {
 		return nil
 	}
-	query := &domain.UnreadQuery{Of: r.conversation, Waiting: r.session != nil, Limit: maxGreeted}
-	heads, err := g.history.Heads(ctx, domain.Principal{User: r.user}, domain.Needs{Unread: query})
+	needs := domain.Needs{Unread: &domain.UnreadQuery{Of: r.conversation, Waiting: r.session != nil, Limit: maxGreeted}}
+	if r.session != nil {
+		needs.Announcements = &domain.AnnouncementQuery{Unread: true, Limit: maxGreeted}
+	}
+	heads, err := g.history.Heads(ctx, domain.Principal{User: r.user}, needs)
 	if err != nil {
 		return err
 	}
@@ -124,6 +131,11 @@ func (g *Gateway) count(ctx context.Context, r *reminder) error {
 		sessions = []*Session{r.session}
 	}
 	now := domain.Millis(g.now())
+	waiting := domain.FirstAnnouncements(domain.Unexpired(heads.Announcements, now), maxGreetedBytes)
+	for i := range slices.Backward(waiting) {
+		payload := encode(domain.Notice{Type: domain.NoticeAnnouncement, Time: now, Announcement: &waiting[i]})
+		toInboxes(sessions, payload, func(*Session) bool { return false })
+	}
 	for i := range heads.Unread {
 		u := &heads.Unread[i]
 		u.LastMessage = u.LastMessage.Linked(g.links)

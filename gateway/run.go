@@ -112,6 +112,12 @@ func (g *Gateway) start(p domain.Principal, c domain.Command, accepted time.Time
 	}
 	needs := c.Needs(p)
 	id, creates := needs.Conversation, needs.Conversation.IsZero()
+	if creates && c.Kind() == domain.Announcing {
+		it.newID = domain.ConversationID(uuid.Must(uuid.NewV7()))
+		it.shard = g.shardOf(it.newID)
+		g.submit(it)
+		return
+	}
 	if creates && needs.Self {
 		it.shard = g.shards[int(uint64(p.User)%uint64(len(g.shards)))]
 		g.submit(it)
@@ -130,6 +136,8 @@ func weightOf(c domain.Command) int {
 	var said domain.Content
 	switch c := c.(type) {
 	case *domain.SendMessage:
+		said = c.Content
+	case *domain.Announce:
 		said = c.Content
 	case *domain.EditMessage:
 		said = domain.Content{Payload: c.Payload, Parts: c.Parts, Attributes: c.Attributes}
@@ -262,6 +270,26 @@ func (g *Gateway) read(p domain.Principal, c domain.Command) (result domain.Resu
 		}
 	}
 	return decision.Result, nil
+}
+
+// Consider reports why a command of p would be refused if it came at the time, as far as that is known now. It carries nothing
+// out.
+func (g *Gateway) Consider(ctx context.Context, p domain.Principal, c domain.Command, at time.Time) (err error) {
+	defer g.contain(c.Name(), &err)
+	if err := domain.Check(c, g.limits); err != nil {
+		return err
+	}
+	needs := c.Needs(p)
+	if m, ok := c.(*domain.SendMessage); ok {
+		needs.External = m.External() // what its claim would find
+	}
+	heads, err := g.history.Heads(ctx, p, needs)
+	if err != nil {
+		return err
+	}
+	heads.Now, heads.Limits = domain.Millis(at), g.limits
+	_, err = domain.Decide(heads, p, c)
+	return err
 }
 
 // immediate answers a command that does not need the store.

@@ -88,12 +88,13 @@ func (s *Session) Submit(req domain.Request, done func(domain.Receipt, error)) {
 	}
 }
 
-// reply tells the user's sessions that listen what became of a request of p.
+// reply tells the sessions of the user, or the service, that listen what became of a request of p.
 func (g *Gateway) reply(p domain.Principal, req *domain.Request, r domain.Receipt, err error) {
-	if !p.IsUser() || err == nil && !req.WantsReply {
+	own := p.OwnTopics()
+	if own == "" || err == nil && !req.WantsReply {
 		return
 	}
-	user, name := p.Username, req.Name
+	name := req.Name
 	if t, ok := domain.ParseTopic(req.Topic); ok && name == "" {
 		name = t.Command // one that does not exist: the client is told which
 	}
@@ -106,20 +107,26 @@ func (g *Gateway) reply(p domain.Principal, req *domain.Request, r domain.Receip
 			Type: domain.NoticeError, Time: domain.Millis(g.now()), Device: p.Device, Topic: req.Topic,
 			RequestID: req.RequestID, Command: name, Error: domain.AsError(err),
 		})
-		g.toInbox(p.User, payload)
+		g.toInbox(p.User, payload) // a service has none
 	case req.WantsReply:
 		payload = encode(domain.Reply{RequestID: req.RequestID, Command: name, Error: domain.AsError(err)})
 	default:
 		return
 	}
-	topic := domain.Topic{Kind: domain.RepliesTopic, User: user}
+	topic := domain.Topic{Kind: domain.RepliesTopic, User: own}
 	if req.ReplyTo != "" {
 		if t, ok := domain.ParseTopic(req.ReplyTo); ok {
 			topic = t
 		}
 	}
 	pub := &domain.Publication{Topic: topic.String(), Payload: payload, Correlation: req.Correlation}
-	for _, other := range g.hub.of(p.User) {
-		other.push(topic, pub)
+	sessions := g.hub.of(p.User)
+	if !p.IsUser() {
+		sessions = g.hub.servicesOf(p.Root)
+	}
+	for _, other := range sessions {
+		if other.principal.Service == p.Service {
+			other.push(topic, pub)
+		}
 	}
 }

@@ -156,9 +156,9 @@ func (h *Hook) completeWelcome(cl *mqtt.Client, l *link, pk *packets.Packet) {
 	}
 	if w.Principal.IsUser() {
 		p.User = append(p.User, packets.UserProperty{Key: "userId", Val: w.Principal.User.String()})
-		if cl.Properties.Props.RequestResponseInfo == 1 {
-			p.ResponseInfo = domain.Topic{Kind: domain.RepliesTopic, User: w.Principal.Username}.String()
-		}
+	}
+	if own := w.Principal.OwnTopics(); own != "" && cl.Properties.Props.RequestResponseInfo == 1 {
+		p.ResponseInfo = domain.Topic{Kind: domain.RepliesTopic, User: own}.String()
 	}
 	// CONNACK is one of the packets that may have them, whatever Request Problem Information says ([MQTT-3.1.2-29]).
 	pk.Mods.DisallowProblemInfo = false

@@ -147,8 +147,8 @@ func (h *Hook) checkWill(hello *domain.Hello) *domain.Error {
 		return nil
 	}
 	p := domain.Principal{User: 1, Username: domain.Username(hello.Username)}
-	if _, _, ok := domain.ServiceLogin(hello.Username); ok {
-		p = domain.Principal{Service: 1}
+	if name, account, ok := domain.ServiceLogin(hello.Username); ok {
+		p = domain.Principal{Service: 1, ServiceName: name, AccountName: account}
 	}
 	req := domain.DecodeWill(p, hello.Will, h.o.Limits)
 	return domain.AsError(req.Err)

@@ -198,6 +198,9 @@ func (s *Store) decide(ctx context.Context, q runner, r *domain.ChangeRequest) (
 			if err := s.writeSelf(ctx, q, &d); err != nil {
 				return domain.Changed{}, err
 			}
+			if err := s.announce(ctx, q, &d, r.Key); err != nil {
+				return domain.Changed{}, err
+			}
 			return domain.Changed{Decision: d, Before: before}, nil
 		}
 		// Who has the key may lose it before it is read: then it is free.

@@ -135,6 +135,10 @@ const contentStep = 100
 const (
 	selectUnsettled = `SELECT content_id, conversation_id, sender_id, client_id, created_at FROM content_uses
 		WHERE NOT settled AND created_at <= $1 ORDER BY created_at, content_id LIMIT $2`
+	selectHolding = `SELECT 1 FROM scheduled WHERE conversation_id = $1 AND client_id = $2 AND state = 0
+		AND (user_id = $3 OR user_id = 0 AND service_id = -$3)`
+	holdUse = `UPDATE content_uses SET created_at = $5
+		WHERE content_id = $1 AND conversation_id = $2 AND sender_id = $3 AND client_id = $4`
 	settleUse = `UPDATE content_uses SET settled = true
 		WHERE content_id = $1 AND conversation_id = $2 AND sender_id = $3 AND client_id = $4`
 	deleteContent = `DELETE FROM contents WHERE id = $1`
@@ -164,7 +168,7 @@ func (s *Store) SettleUses(ctx context.Context, until int64) (more bool, err err
 		}
 		more = len(list) == contentStep
 		for _, u := range list {
-			if err := s.settle(ctx, q, &u); err != nil {
+			if err := s.settle(ctx, q, &u, until); err != nil {
 				return err
 			}
 		}
@@ -173,7 +177,7 @@ func (s *Store) SettleUses(ctx context.Context, until int64) (more bool, err err
 	return more, err
 }
 
-func (s *Store) settle(ctx context.Context, q runner, u *use) error {
+func (s *Store) settle(ctx context.Context, q runner, u *use, until int64) error {
 	var seq sql.NullInt64
 	var removed bool
 	stored, err := one(ctx, q, []any{&seq, &removed}, s.text.contents.message, u.of[:], u.sender, u.client)
@@ -182,6 +186,13 @@ func (s *Store) settle(ctx context.Context, q runner, u *use) error {
 	}
 	if stored && !removed {
 		_, err = q.exec(ctx, settleUse, u.content, u.of[:], u.sender, u.client)
+		return err
+	}
+	var n int64
+	if held, err := one(ctx, q, []any{&n}, selectHolding, u.of[:], u.client, u.sender); err != nil || held {
+		if err == nil {
+			_, err = q.exec(ctx, holdUse, u.content, u.of[:], u.sender, u.client, until+1)
+		}
 		return err
 	}
 	if err := s.lockContents(ctx, q, []string{u.content}); err != nil {

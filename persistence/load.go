@@ -31,6 +31,8 @@ type texts struct {
 	missed             missedTexts
 	presence           presenceTexts
 	wills              willTexts
+	announcements      announcementTexts
+	scheduled          scheduledTexts
 }
 
 func newTexts(d *dialect) texts {
@@ -52,11 +54,12 @@ func newTexts(d *dialect) texts {
 				SELECT p.last_read, p.last_delivered, p.last_read_at, p.last_delivered_at FROM participants p
 				WHERE p.conversation_id = memberships.conversation_id AND p.user_id = memberships.user_id)
 			WHERE conversation_id = $1 AND to_seq IS NULL AND ` + d.among("user_id", "$3"),
-		unread:   newUnreadTexts(d),
-		contents: newContentTexts(d),
-		sessions: newSessionTexts(d),
-		missed:   newMissedTexts(d),
-		presence: newPresenceTexts(d),
+		unread:        newUnreadTexts(d),
+		contents:      newContentTexts(d),
+		sessions:      newSessionTexts(d),
+		missed:        newMissedTexts(d),
+		presence:      newPresenceTexts(d),
+		announcements: newAnnouncementTexts(d), scheduled: newScheduledTexts(d),
 	}
 }
 
@@ -342,6 +345,11 @@ func (s *Store) heads(ctx context.Context, q runner, p domain.Principal, needs d
 	}
 	if needs.Unread != nil && p.User != 0 {
 		if h.Unread, l.counted, err = s.unread(ctx, q, p.User, needs.Unread); err != nil {
+			return nil, nil, err
+		}
+	}
+	if needs.Announcements != nil && p.User != 0 {
+		if h.Announcements, err = s.announcements(ctx, q, p.User, needs.Announcements); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -129,6 +129,9 @@ func (s *Store) DeleteUser(ctx context.Context, id domain.UserID) error {
 				return err
 			}
 		}
+		if _, err = q.exec(ctx, `DELETE FROM announced WHERE user_id = $1`, int64(id)); err != nil {
+			return err
+		}
 		if _, err = q.exec(ctx, deleteWatches, int64(id)); err != nil {
 			return err
 		}

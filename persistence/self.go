@@ -17,6 +17,11 @@ func (s *Store) writeSelf(ctx context.Context, q runner, d *domain.Decision) err
 			return err
 		}
 	}
+	if d.AnnouncementsRead != nil {
+		if err := s.markAnnouncements(ctx, q, d.AnnouncementsRead); err != nil {
+			return err
+		}
+	}
 	u := d.Self
 	if u == nil {
 		return nil

@@ -88,13 +88,15 @@ const (
 	rememberedFor = 24 * time.Hour
 	// Access tokens may outlive the refresh token that came with them.
 	familiesFor = 7 * 24 * time.Hour
+	// finishedFor is for how long it is told what became of what was scheduled.
+	finishedFor = 7 * 24 * time.Hour
 	// usedFor is for how long used one-time keys are kept after they expired: the clocks of nodes may differ.
 	usedFor = time.Hour
 )
 
 // Cleanup removes what has expired by now (milliseconds since 1970): remembered answers after 24 hours, refresh tokens,
-// logins, signing keys and durable sessions. It works in small steps, so that nobody has to wait for it. On SQLite what was
-// removed by anybody is then in no file of the store any more.
+// logins, signing keys, announcements, outcomes of what was scheduled, and durable sessions. It works in small steps, so that
+// nobody has to wait for it. On SQLite what was removed by anybody is then in no file of the store any more.
 func (s *Store) Cleanup(ctx context.Context, now int64) error {
 	const most = 500
 	for _, c := range []struct {
@@ -111,6 +113,11 @@ func (s *Store) Cleanup(ctx context.Context, now int64) error {
 			now - familiesFor.Milliseconds(),
 		},
 		{`DELETE FROM used_keys WHERE hash IN (SELECT hash FROM used_keys WHERE expires_at <= $1 LIMIT $2)`, now - usedFor.Milliseconds()},
+		{`DELETE FROM announcements WHERE number IN (SELECT number FROM announcements WHERE expires_at <= $1 LIMIT $2)`, now},
+		{
+			`DELETE FROM scheduled WHERE id IN (SELECT id FROM scheduled WHERE finished_at <= $1 LIMIT $2)`,
+			now - finishedFor.Milliseconds(),
+		},
 		{`DELETE FROM signing_keys WHERE id IN (SELECT id FROM signing_keys WHERE ends_at <= $1 LIMIT $2)`, now},
 	} {
 		for {

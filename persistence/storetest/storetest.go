@@ -52,6 +52,7 @@ type Keeper interface {
 	Remember(ctx context.Context, scope, key string, r domain.Remembered, now int64) (domain.Remembered, error)
 	Cleanup(ctx context.Context, now int64) error
 	ContentKeeper
+	Scheduler
 }
 
 // Lifecycle is what an open store has besides.
@@ -114,6 +115,14 @@ func Run(t *testing.T, b Backend) {
 		{"ContentGrowsByWhatFollows", contentGrows},
 		{"ContentFollowsItsMessages", contentFollowsMessages},
 		{"ContentIsNotRemovedUnderAMessage", contentIsNotRemovedUnderAMessage},
+		{"AnnouncementsWaitForTheirReaders", announcementsWait},
+		{"AnnouncementsAreMadeOnce", announcementsAreMadeOnce},
+		{"AnnouncementsForAThousandAreOneTransaction", announcementsForAThousand},
+		{"ScheduledMessagesWaitForTheirTime", scheduledMessagesWait},
+		{"ScheduledTwiceIsScheduledOnce", scheduledOnce},
+		{"CancellingMeetsSendingAndOneWins", cancellingMeetsSending},
+		{"ScheduledMessagesAreListedByTime", scheduledIsListed},
+		{"ContentOfScheduledMessagesStays", scheduledContentStays},
 		{"UnreadMessagesAreCountedExactly", unreadIsExact},
 		{"UnreadMessagesAreCountedUpToAThousand", unreadCountsToAThousand},
 		{"UnreadConversationsComeNewestFirst", unreadComesNewestFirst},

@@ -71,8 +71,8 @@ func (c *CreateConversation) decide(h *Heads, p Principal) (Decision, error) {
 	conv := &Conversation{
 		ID: h.NewID, Title: c.Title, Direct: c.Direct, Distinct: c.Distinct, Uber: c.Uber, PublicJoin: c.PublicJoin,
 		Policy: c.Policy, CreatedTime: h.Now, LastUpdate: h.Now, LastSeq: 1, CustomData: c.CustomData,
-		Permissions: c.Permissions.Over(DefaultPermissions()),
-		Root:        p.Root, Account: p.Account, Version: 1,
+		Permissions: c.Permissions.Over(DefaultPermissions()), Participants: []Participant{}, // [] and not null
+		Root: p.Root, Account: p.Account, Version: 1,
 	}
 	if conv.Policy == "" {
 		conv.Policy = Managed

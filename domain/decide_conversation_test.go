@@ -126,7 +126,7 @@ func TestEmptyConversationsAreManagedByServices(t *testing.T) {
 	// A service makes a room before anybody is in it; whoever comes later takes part from there on.
 	s := newStore()
 	d, err := s.decide(t, service(), &domain.CreateConversation{Title: "news"})
-	if err != nil || d.Conversation == nil || len(d.Conversation.Participants) != 0 {
+	if err != nil || d.Conversation == nil || d.Conversation.Participants == nil || len(d.Conversation.Participants) != 0 {
 		t.Fatalf("%+v, %v", d.Conversation, err)
 	}
 	s.conversations[d.Conversation.ID] = d.Conversation

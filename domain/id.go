@@ -48,7 +48,7 @@ func (id ConversationID) String() string { return uuidString(id) }
 func (id ConversationID) IsZero() bool { return id == ConversationID{} }
 
 // MarshalText implements encoding.TextMarshaler.
-func (id ConversationID) MarshalText() ([]byte, error) { return appendUUID(nil, id), nil }
+func (id ConversationID) MarshalText() ([]byte, error) { return uuidText(id), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (id *ConversationID) UnmarshalText(b []byte) error {
@@ -95,7 +95,7 @@ func (id MessageID) String() string { return uuidString(id) }
 func (id MessageID) IsZero() bool { return id == MessageID{} }
 
 // MarshalText implements encoding.TextMarshaler.
-func (id MessageID) MarshalText() ([]byte, error) { return appendUUID(nil, id), nil }
+func (id MessageID) MarshalText() ([]byte, error) { return uuidText(id), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (id *MessageID) UnmarshalText(b []byte) error {
@@ -120,7 +120,7 @@ func (id AnnouncementID) String() string { return uuidString(id) }
 func (id AnnouncementID) IsZero() bool { return id == AnnouncementID{} }
 
 // MarshalText implements encoding.TextMarshaler.
-func (id AnnouncementID) MarshalText() ([]byte, error) { return appendUUID(nil, id), nil }
+func (id AnnouncementID) MarshalText() ([]byte, error) { return uuidText(id), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (id *AnnouncementID) UnmarshalText(b []byte) error {
@@ -145,7 +145,7 @@ func (id ScheduledID) String() string { return uuidString(id) }
 func (id ScheduledID) IsZero() bool { return id == ScheduledID{} }
 
 // MarshalText implements encoding.TextMarshaler.
-func (id ScheduledID) MarshalText() ([]byte, error) { return appendUUID(nil, id), nil }
+func (id ScheduledID) MarshalText() ([]byte, error) { return uuidText(id), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (id *ScheduledID) UnmarshalText(b []byte) error {
@@ -173,10 +173,10 @@ func parseUUID(s string) ([16]byte, error) {
 	return id, nil
 }
 
-func uuidString(id [16]byte) string { return string(appendUUID(nil, id)) }
+func uuidString(id [16]byte) string { return string(uuidText(id)) }
 
-func appendUUID(dst []byte, id [16]byte) []byte {
-	dst = hex.AppendEncode(dst, id[0:4])
+func uuidText(id [16]byte) []byte {
+	dst := hex.AppendEncode(make([]byte, 0, 36), id[0:4])
 	dst = append(dst, '-')
 	dst = hex.AppendEncode(dst, id[4:6])
 	dst = append(dst, '-')

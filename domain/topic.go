@@ -91,10 +91,10 @@ func parseUserTopic(rest string) (Topic, bool) {
 		return Topic{}, false
 	}
 	t := Topic{User: u}
-	switch {
-	case leaf == "inbox":
+	switch leaf {
+	case "inbox":
 		t.Kind = InboxTopic
-	case leaf == "status":
+	case "status":
 		t.Kind = StatusTopic
 	default:
 		return repliesTopic(u, leaf)

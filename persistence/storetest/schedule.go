@@ -17,6 +17,11 @@ type Scheduler interface {
 	Scheduled(ctx context.Context, id domain.ScheduledID) (domain.Scheduled, error)
 	ListScheduled(ctx context.Context, q domain.ScheduledQuery) ([]domain.Scheduled, error)
 	CancelScheduled(ctx context.Context, id domain.ScheduledID, now int64) (domain.Scheduled, error)
+	DueKeeper
+}
+
+// DueKeeper is what gives it out when it is due.
+type DueKeeper interface {
 	TakeDue(ctx context.Context, now, until int64, limit int) ([]domain.Scheduled, error)
 	FinishScheduled(ctx context.Context, id domain.ScheduledID, o domain.Outcome) error
 	DeferScheduled(ctx context.Context, id domain.ScheduledID, until int64) error

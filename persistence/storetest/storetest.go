@@ -27,6 +27,7 @@ type Store interface {
 	gateway.Registry
 	Attendance
 	Keeper
+	Scheduler
 	Lifecycle
 }
 
@@ -52,7 +53,6 @@ type Keeper interface {
 	Remember(ctx context.Context, scope, key string, r domain.Remembered, now int64) (domain.Remembered, error)
 	Cleanup(ctx context.Context, now int64) error
 	ContentKeeper
-	Scheduler
 }
 
 // Lifecycle is what an open store has besides.

@@ -162,7 +162,7 @@ func (a *api) shown(ctx context.Context, caller domain.Principal, remembered []b
 		return remembered, nil
 	}
 	if p.Scheduled != nil {
-		n, err := a.Schedules.Get(ctx, domain.Principal{Admin: true}, p.Scheduled.ID)
+		n, err := a.Schedules.Get(ctx, caller, p.Scheduled.ID)
 		if err != nil {
 			return nil, err
 		}

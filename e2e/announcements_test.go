@@ -226,10 +226,10 @@ func TestScheduledMessagesComeAtTheirTime(t *testing.T) {
 		c := w.conversation(t, alice, bob)
 		d.hear(t, c)
 		path := "/v1/conversations/" + c + "/messages"
-		at := time.Now().Add(2 * time.Second).UnixMilli()
+		at := time.Now().Add(4 * time.Second).UnixMilli()
 		told := plan(t, w.service, "/v1/announcements", map[string]any{"to": alice.Name, "text": "told", "at": at})
 		byBob := plan(t, w.service, path, map[string]any{"text": "as bob", "as": bob.Name, "at": at, "id": "own"})
-		never := plan(t, w.service, path, map[string]any{"text": "never", "delay": 3})
+		never := plan(t, w.service, path, map[string]any{"text": "never", "delay": 8})
 		far := plan(t, w.service, path, map[string]any{"text": "far", "delay": 30 * 24 * 3600})
 		// Asking again, by the key or by the id, plans nothing more.
 		again := w.service.with("Idempotency-Key", "k")
@@ -319,10 +319,10 @@ func TestScheduledMessagesSurviveKill9(t *testing.T) {
 		var uuids []string
 		begin := time.Now()
 		for i := range n {
-			at := begin.Add(time.Duration(i) * 100 * time.Millisecond).Add(1500 * time.Millisecond).UnixMilli()
+			at := begin.Add(time.Duration(i) * 100 * time.Millisecond).Add(3 * time.Second).UnixMilli()
 			uuids = append(uuids, plan(t, w.service, path, map[string]any{"text": strconv.Itoa(i), "at": at}).UUID)
 		}
-		told := plan(t, w.service, "/v1/announcements", map[string]any{"to": users[1].Name, "text": "told", "delay": 2})
+		told := plan(t, w.service, "/v1/announcements", map[string]any{"to": users[1].Name, "text": "told", "delay": 4})
 		becomes(t, w.service, uuids[3], "sent") // in the midst of it
 		first.signal(t, syscall.SIGKILL)
 		first.exit(t)
@@ -374,7 +374,7 @@ func TestTwoGatewaysSendScheduledMessagesOnce(t *testing.T) {
 	users := w.users(t, "alice", "bob")
 	c := w.conversation(t, users...)
 	const n = 60
-	at := time.Now().Add(2 * time.Second).UnixMilli()
+	at := time.Now().Add(8 * time.Second).UnixMilli()
 	var uuids []string
 	for i := range n {
 		g := []*gateway{one, two}[i%2]

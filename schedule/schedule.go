@@ -131,8 +131,8 @@ func identify(p domain.Principal, c domain.Command) (id domain.ScheduledID, exte
 	var where domain.ConversationID
 	switch c := c.(type) {
 	case *domain.SendMessage:
-		if c.Kind() == domain.Signalling {
-			return id, nil, domain.Errorf(domain.InvalidRequest, "a message for those online only cannot be scheduled")
+		if c.Kind() != domain.Append {
+			return id, nil, domain.Errorf(domain.InvalidRequest, "only messages that are stored are scheduled: neither transient ones nor wills")
 		}
 		client, where, external = c.ClientID, c.Conversation, c.External()
 	case *domain.Announce:

@@ -333,6 +333,8 @@ func TestWhatCannotBeSentIsRefusedAtOnce(t *testing.T) {
 		user := domain.Principal{User: 5, Username: "bob@chat.acme", Root: 1, Account: 1}
 		transient := message("x", "")
 		transient.Options = &domain.Options{Transient: true}
+		will := message("x", "")
+		will.Options = &domain.Options{Will: true}
 		gone := message("x", "")
 		gone.Parts = []domain.Part{{MimeType: "a/b", Content: "ffffffffffffffffffffffffffffffff"}}
 		for what, tc := range map[string]struct {
@@ -348,6 +350,7 @@ func TestWhatCannotBeSentIsRefusedAtOnce(t *testing.T) {
 			"long ago, by its id":  {billing(), message("x", "own"), 1, domain.InvalidRequest},
 			"too far ahead":        {billing(), message("x", ""), in(30*24*time.Hour) + 1, domain.InvalidRequest},
 			"transient":            {billing(), transient, in(time.Minute), domain.InvalidRequest},
+			"a will":               {billing(), will, in(time.Minute), domain.InvalidRequest},
 			"content that is gone": {billing(), gone, in(time.Minute), domain.NotFound},
 		} {
 			if _, err := s.Schedule(t.Context(), tc.p, tc.c, tc.at); domain.CodeOf(err) != tc.want {

@@ -27,7 +27,6 @@ type Store interface {
 	gateway.Registry
 	Attendance
 	Keeper
-	Scheduler
 	Lifecycle
 }
 
@@ -52,7 +51,13 @@ type Keeper interface {
 	Recall(ctx context.Context, scope, key string) (r domain.Remembered, found bool, err error)
 	Remember(ctx context.Context, scope, key string, r domain.Remembered, now int64) (domain.Remembered, error)
 	Cleanup(ctx context.Context, now int64) error
+	Later
+}
+
+// Later is what keeps what is for later.
+type Later interface {
 	ContentKeeper
+	Scheduler
 }
 
 // Lifecycle is what an open store has besides.

@@ -59,7 +59,7 @@ func TestAnnouncementsAreForAllOrNobody(t *testing.T) {
 		{"a name that cannot exist", service(), func(a *domain.Announce) { a.To = append(a.To, name("Bob")) }, 25, nil},
 		{"without content", service(), func(a *domain.Announce) { a.Text = "" }, 1, nil},
 		{"too long", service(), func(a *domain.Announce) { a.Text = strings.Repeat("x", 5001) }, 23, nil},
-		{"mentions", service(), func(a *domain.Announce) { a.Mentions = &domain.Mentions{All: true} }, 1, nil},
+		{"mentions", service(), func(a *domain.Announce) { a.Mentions = &domain.Mentions{All: ptr(true)} }, 1, nil},
 		{"transient", service(), func(a *domain.Announce) { a.Options = &domain.Options{Transient: true} }, 1, nil},
 		{"receipt", service(), func(a *domain.Announce) { a.Options = &domain.Options{Receipt: true} }, 1, nil},
 		{"will", service(), func(a *domain.Announce) { a.Options = &domain.Options{Will: true} }, 1, nil},

@@ -16,7 +16,7 @@ func TestScheduledCommandsComeBackAsTheyWere(t *testing.T) {
 	message.Content = domain.Content{
 		Text: "<hello> & \u2028", Payload: []domain.RawObject{domain.RawObject(`{"a":1.50}`)}, MessageType: 7,
 		Parts:      []domain.Part{{MimeType: "a/b", Content: "00000000000000000000000000000001", Size: 3}},
-		Attributes: domain.RawObject(`{"b":null}`), Mentions: &domain.Mentions{All: true},
+		Attributes: domain.RawObject(`{"b":null}`), Mentions: &domain.Mentions{All: ptr(true)},
 		Notification: &domain.Notification{Text: "x", Sound: "y"},
 	}
 	message.Options = &domain.Options{Receipt: true, Priority: "high", Push: domain.RawObject(`{"c":1}`)}

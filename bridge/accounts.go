@@ -34,7 +34,8 @@ type oneAccount struct {
 }
 
 type accountList struct {
-	Accounts []account `json:"accounts"`
+	Accounts   []account `json:"accounts"`
+	NextCursor string    `json:"nextCursor,omitempty" doc:"Set when there are more; give it as cursor."`
 }
 
 type oneApplication struct {
@@ -109,6 +110,13 @@ type applicationPath struct {
 
 type applicationList struct {
 	Applications []application `json:"applications"`
+	NextCursor   string        `json:"nextCursor,omitempty" doc:"Set when there are more; give it as cursor."`
+}
+
+type listApplicationsRequest struct {
+	Account string `path:"account"`
+	Cursor  string `query:"cursor" doc:"Where the next page starts: nextCursor of the page before."`
+	Limit   int    `query:"limit" default:"100" minimum:"1" maximum:"1000" doc:"Entries of a page."`
 }
 
 const onlyEmpty = "Only if no child account, service or conversation is in it, and no user ever was: names of users are never given again."
@@ -131,10 +139,12 @@ func (a *api) accountRoutes() {
 	handle(a, route{
 		method: http.MethodGet, path: "/v1/accounts", id: "listAccounts", tag: tagAccounts, status: http.StatusOK,
 		summary: "List the accounts of the account tree", result: schemaOf[accountList](a), refusals: refusals[:1],
-	}, func(ctx context.Context, c caller, _ *struct{}) (reply, error) {
-		all, err := a.Accounts.Accounts(ctx, c.principal)
-		list := accountList{Accounts: make([]account, len(all))}
-		for i, acc := range all {
+	}, func(ctx context.Context, c caller, in *paging) (reply, error) {
+		found, next, err := numbered("account", *in, func(after int64, limit int) ([]domain.Account, error) {
+			return a.Accounts.Accounts(ctx, c.principal, domain.TreeQuery{After: after, Limit: limit})
+		}, func(acc domain.Account) int64 { return int64(acc.ID) })
+		list := accountList{Accounts: make([]account, len(found)), NextCursor: next}
+		for i, acc := range found {
 			list.Accounts[i] = accountOf(acc)
 		}
 		return reply{Body: list}, err
@@ -190,9 +200,12 @@ func (a *api) accountRoutes() {
 	handle(a, route{
 		method: http.MethodGet, path: "/v1/accounts/{account}/applications", id: "listApplications", tag: tagAccounts,
 		status: http.StatusOK, summary: "List the applications of an account", result: schemaOf[applicationList](a), refusals: refusals[:2],
-	}, func(ctx context.Context, c caller, in *accountPath) (reply, error) {
-		names, err := a.Accounts.Applications(ctx, c.principal, in.Account)
-		list := applicationList{Applications: make([]application, len(names))}
+	}, func(ctx context.Context, c caller, in *listApplicationsRequest) (reply, error) {
+		names, next, err := pageOf("application", paging{in.Cursor, in.Limit}, func(after string, limit int) ([]string, error) {
+			all, err := a.Accounts.Applications(ctx, c.principal, in.Account)
+			return following(all, after, limit), err
+		}, func(name string) string { return name })
+		list := applicationList{Applications: make([]application, len(names)), NextCursor: next}
 		for i, name := range names {
 			list.Applications[i] = application{Name: name, Account: in.Account}
 		}

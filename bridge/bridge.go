@@ -47,14 +47,14 @@ type Services interface {
 	CreateService(ctx context.Context, p domain.Principal, account, name string) (s domain.Service, key string, err error)
 	RotateService(ctx context.Context, p domain.Principal, account, name string) (s domain.Service, key string, err error)
 	DeleteService(ctx context.Context, p domain.Principal, account, name string) error
-	Services(ctx context.Context, p domain.Principal) ([]domain.Service, error)
+	Services(ctx context.Context, p domain.Principal, q domain.TreeQuery) ([]domain.Service, error)
 }
 
 // Tenants administer accounts.
 type Tenants interface {
 	CreateAccount(ctx context.Context, p domain.Principal, name, parent string) (domain.Account, error)
 	Account(ctx context.Context, p domain.Principal, name string) (domain.Account, error)
-	Accounts(ctx context.Context, p domain.Principal) ([]domain.Account, error)
+	Accounts(ctx context.Context, p domain.Principal, q domain.TreeQuery) ([]domain.Account, error)
 	EditSettings(ctx context.Context, p domain.Principal, name string, e domain.SettingsEdit) (domain.Account, error)
 	DeleteAccount(ctx context.Context, p domain.Principal, name string) error
 }

@@ -27,7 +27,8 @@ type keyedService struct {
 }
 
 type serviceList struct {
-	Services []service `json:"services"`
+	Services   []service `json:"services"`
+	NextCursor string    `json:"nextCursor,omitempty" doc:"Set when there are more; give it as cursor."`
 }
 
 type serviceName struct {
@@ -63,9 +64,11 @@ func (a *api) serviceRoutes() {
 	handle(a, route{
 		method: http.MethodGet, path: "/v1/services", id: "listServices", tag: tagAccounts, status: http.StatusOK,
 		summary: "List the services of the account tree", result: schemaOf[serviceList](a), refusals: refusals[:1],
-	}, func(ctx context.Context, c caller, _ *struct{}) (reply, error) {
-		found, err := a.Accounts.Services(ctx, c.principal)
-		list := serviceList{Services: make([]service, len(found))}
+	}, func(ctx context.Context, c caller, in *paging) (reply, error) {
+		found, next, err := numbered("service", *in, func(after int64, limit int) ([]domain.Service, error) {
+			return a.Accounts.Services(ctx, c.principal, domain.TreeQuery{After: after, Limit: limit})
+		}, func(s domain.Service) int64 { return int64(s.ID) })
+		list := serviceList{Services: make([]service, len(found)), NextCursor: next}
 		for i, s := range found {
 			list.Services[i] = serviceOf(s)
 		}

@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"context"
-	"encoding/base64"
 	"net/http"
 	"strconv"
 	"strings"
@@ -109,44 +108,15 @@ func (a *api) lookUpUsers(ctx context.Context, c caller, in *listUsersRequest) (
 
 // searchUsers gives a page of the directory.
 func (a *api) searchUsers(ctx context.Context, c caller, in *listUsersRequest) (reply, error) {
-	after, err := parseCursor(in.Cursor)
-	if err != nil {
-		return reply{}, err
+	users, next, err := numbered("user", paging{in.Cursor, in.Limit}, func(after int64, limit int) ([]domain.User, error) {
+		return a.Accounts.SearchUsers(ctx, c.principal, domain.UserQuery{
+			Text: in.Text, Application: in.Application, Account: in.Account, After: domain.UserID(after), Limit: limit,
+		})
+	}, func(u domain.User) int64 { return int64(u.ID) })
+	if users == nil {
+		users = []domain.User{}
 	}
-	// One more than asked for tells whether there is another page.
-	users, err := a.Accounts.SearchUsers(ctx, c.principal, domain.UserQuery{
-		Text: in.Text, Application: in.Application, Account: in.Account, After: after, Limit: in.Limit + 1,
-	})
-	if err != nil {
-		return reply{}, err
-	}
-	page := userPage{Users: users}
-	if len(users) > in.Limit {
-		page.Users = users[:in.Limit]
-		page.NextCursor = cursorAfter(page.Users[in.Limit-1].ID)
-	}
-	if page.Users == nil {
-		page.Users = []domain.User{}
-	}
-	return reply{Body: page}, nil
-}
-
-// cursorAfter makes the cursor of the page after a user. Clients must not look into it, so it does not invite them to.
-func cursorAfter(id domain.UserID) string {
-	return base64.RawURLEncoding.EncodeToString([]byte("user:" + id.String()))
-}
-
-func parseCursor(s string) (domain.UserID, error) {
-	if s == "" {
-		return 0, nil
-	}
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	digits, ok := strings.CutPrefix(string(b), "user:")
-	id, perr := strconv.ParseInt(digits, 10, 64)
-	if err != nil || !ok || perr != nil || id < 1 {
-		return 0, domain.Errorf(domain.InvalidRequest, "the cursor is not one of ours")
-	}
-	return domain.UserID(id), nil
+	return reply{Body: userPage{Users: users, NextCursor: next}}, err
 }
 
 // split gives the values of a repeated parameter, each of which may also be a list with commas.

@@ -329,7 +329,7 @@ func (f *fakeAdmin) DeleteService(_ context.Context, _ domain.Principal, account
 	return f.note("unservice", account, name)
 }
 
-func (f *fakeAdmin) Services(context.Context, domain.Principal) ([]domain.Service, error) {
+func (f *fakeAdmin) Services(_ context.Context, _ domain.Principal, _ domain.TreeQuery) ([]domain.Service, error) {
 	return []domain.Service{{ID: 9, Name: "billing", AccountName: "acme", Created: 5, KeyHash: [32]byte{1}}}, f.note("services")
 }
 
@@ -342,7 +342,7 @@ func (f *fakeAdmin) CreateAccount(_ context.Context, p domain.Principal, name, p
 	return a, f.note("account", name, parent)
 }
 
-func (f *fakeAdmin) Accounts(context.Context, domain.Principal) ([]domain.Account, error) {
+func (f *fakeAdmin) Accounts(_ context.Context, _ domain.Principal, _ domain.TreeQuery) ([]domain.Account, error) {
 	on := domain.AccountSettings{EditMessages: domain.On, RemoveMessages: domain.On}
 	return []domain.Account{
 		{ID: 1, Name: "acme", Root: 1, Effective: on}, {ID: 2, Name: "acme-labs", Parent: 1, ParentName: "acme", Root: 1, Effective: on},

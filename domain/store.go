@@ -95,6 +95,15 @@ type UserQuery struct {
 	Limit int
 }
 
+// TreeQuery asks for accounts or services, in the order of their numbers.
+type TreeQuery struct {
+	// Root is the tree; 0: all trees.
+	Root AccountID
+	// After is the last number of the page before; Limit the most to give, 0: all.
+	After int64
+	Limit int
+}
+
 // ConversationQuery asks for a page of conversations in the order of their ids. Removed ones are left out.
 type ConversationQuery struct {
 	// Root limits the page to an account tree; 0: all trees.

@@ -54,9 +54,9 @@ func TestServicesAdministerTheirOwnTreeOnly(t *testing.T) {
 		"delete application":   {o.DeleteApplication(t.Context(), billing, "globex", "chat"), domain.AccessDenied},
 		"application by user":  {o.DeleteApplication(t.Context(), alice, "acme", "chat"), domain.AccessDenied},
 		"application":          {o.CreateApplication(t.Context(), billing, "globex", "chat2"), domain.AccessDenied},
-		"services by a user":   {second(o.Services(t.Context(), alice)), domain.AccessDenied},
-		"accounts by a user":   {second(o.Accounts.Accounts(t.Context(), alice)), domain.AccessDenied},
-		"accounts by nobody":   {second(o.Accounts.Accounts(t.Context(), domain.Principal{})), domain.NotAuthenticated},
+		"services by a user":   {second(o.Services(t.Context(), alice, domain.TreeQuery{})), domain.AccessDenied},
+		"accounts by a user":   {second(o.Accounts.Accounts(t.Context(), alice, domain.TreeQuery{})), domain.AccessDenied},
+		"accounts by nobody":   {second(o.Accounts.Accounts(t.Context(), domain.Principal{}, domain.TreeQuery{})), domain.NotAuthenticated},
 		"search by nobody":     {second(o.SearchUsers(t.Context(), domain.Principal{}, domain.UserQuery{Limit: 1})), domain.NotAuthenticated},
 		"look-up elsewhere":    {second(o.FindUsers(t.Context(), alice, []domain.UserRef{{UserID: eve.User}})), domain.UserNotFound},
 		"look-up of too many":  {second(o.FindUsers(t.Context(), alice, make([]domain.UserRef, 51))), domain.InvalidRequest},
@@ -75,7 +75,7 @@ func TestServicesAdministerTheirOwnTreeOnly(t *testing.T) {
 	if err != nil || len(found) != 3 {
 		t.Errorf("the admin's search finds %v, %v", namesOf(found), err)
 	}
-	list, err := o.Services(t.Context(), billing)
+	list, err := o.Services(t.Context(), billing, domain.TreeQuery{})
 	if err != nil || len(list) != 1 || list[0].Name != "billing" {
 		t.Errorf("services %v, %v", list, err)
 	}

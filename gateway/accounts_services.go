@@ -57,12 +57,13 @@ func (a *Accounts) DeleteService(ctx context.Context, p domain.Principal, accoun
 	return nil
 }
 
-// Services gives the services that p, a backend, may administer.
-func (a *Accounts) Services(ctx context.Context, p domain.Principal) ([]domain.Service, error) {
+// Services gives a page of the services that p, a backend, may administer.
+func (a *Accounts) Services(ctx context.Context, p domain.Principal, q domain.TreeQuery) ([]domain.Service, error) {
 	if err := mustBeBackend(p); err != nil {
 		return nil, err
 	}
-	return a.registry.Services(ctx, treeOf(p))
+	q.Root = treeOf(p)
+	return a.registry.Services(ctx, q)
 }
 
 // CreateAccount creates an account: a main account (no parent) with the admin key, or a child of a main account. A
@@ -78,7 +79,7 @@ func (a *Accounts) CreateAccount(ctx context.Context, p domain.Principal, name, 
 	if parent == "" && p.Admin {
 		return a.registry.CreateAccount(ctx, name, "")
 	}
-	accounts, err := a.registry.Accounts(ctx, treeOf(p))
+	accounts, err := a.registry.Accounts(ctx, domain.TreeQuery{Root: treeOf(p)})
 	if err != nil {
 		return domain.Account{}, err
 	}
@@ -94,12 +95,13 @@ func (a *Accounts) CreateAccount(ctx context.Context, p domain.Principal, name, 
 	return a.registry.CreateAccount(ctx, name, accounts[i].Name)
 }
 
-// Accounts gives the accounts that p, a backend, may administer.
-func (a *Accounts) Accounts(ctx context.Context, p domain.Principal) ([]domain.Account, error) {
+// Accounts gives a page of the accounts that p, a backend, may administer.
+func (a *Accounts) Accounts(ctx context.Context, p domain.Principal, q domain.TreeQuery) ([]domain.Account, error) {
 	if err := mustBeBackend(p); err != nil {
 		return nil, err
 	}
-	return a.registry.Accounts(ctx, treeOf(p))
+	q.Root = treeOf(p)
+	return a.registry.Accounts(ctx, q)
 }
 
 // Account gives an account. Its errors are those of [Accounts.DeleteAccount], and not-found.
@@ -180,7 +182,7 @@ func (a *Accounts) findService(ctx context.Context, p domain.Principal, account,
 	if err != nil {
 		return domain.Service{}, err
 	}
-	services, err := a.registry.Services(ctx, treeOf(p))
+	services, err := a.registry.Services(ctx, domain.TreeQuery{Root: treeOf(p)})
 	if err != nil {
 		return domain.Service{}, err
 	}
@@ -207,7 +209,7 @@ func (a *Accounts) nameOf(ctx context.Context, p domain.Principal, account strin
 	if account != "" || p.Admin {
 		return domain.ParseAccountName(account)
 	}
-	accounts, err := a.registry.Accounts(ctx, p.Root)
+	accounts, err := a.registry.Accounts(ctx, domain.TreeQuery{Root: p.Root})
 	if err != nil {
 		return "", err
 	}
@@ -223,7 +225,7 @@ func (a *Accounts) mayAdminister(ctx context.Context, p domain.Principal, accoun
 	if p.Admin {
 		return nil
 	}
-	accounts, err := a.registry.Accounts(ctx, p.Root)
+	accounts, err := a.registry.Accounts(ctx, domain.TreeQuery{Root: p.Root})
 	if err != nil {
 		return err
 	}

@@ -365,10 +365,10 @@ func (b *books) DeleteService(_ context.Context, account, name string) error {
 	return err
 }
 
-func (b *books) Services(_ context.Context, root domain.AccountID) ([]domain.Service, error) {
+func (b *books) Services(_ context.Context, q domain.TreeQuery) ([]domain.Service, error) {
 	leave, err := b.enter()
 	defer leave()
-	return slices.DeleteFunc(slices.Clone(b.services), func(s domain.Service) bool { return root != 0 && s.Root != root }), err
+	return slices.DeleteFunc(slices.Clone(b.services), func(s domain.Service) bool { return q.Root != 0 && s.Root != q.Root }), err
 }
 
 func (b *books) CreateAccount(_ context.Context, name, parent string) (domain.Account, error) {
@@ -384,10 +384,10 @@ func (b *books) CreateAccount(_ context.Context, name, parent string) (domain.Ac
 	return b.addAccount(name, p.ID), nil
 }
 
-func (b *books) Accounts(_ context.Context, root domain.AccountID) ([]domain.Account, error) {
+func (b *books) Accounts(_ context.Context, q domain.TreeQuery) ([]domain.Account, error) {
 	leave, err := b.enter()
 	defer leave()
-	return slices.DeleteFunc(slices.Clone(b.accounts), func(a domain.Account) bool { return root != 0 && a.Root != root }), err
+	return slices.DeleteFunc(slices.Clone(b.accounts), func(a domain.Account) bool { return q.Root != 0 && a.Root != q.Root }), err
 }
 
 func (b *books) Account(_ context.Context, name string) (domain.Account, error) {

@@ -108,14 +108,14 @@ type ServiceRegistry interface {
 	CreateService(ctx context.Context, account, name string, keyHash [32]byte, makeAccount bool) (domain.Service, error)
 	RotateService(ctx context.Context, account, name string, keyHash [32]byte) (domain.Service, error)
 	DeleteService(ctx context.Context, account, name string) error
-	Services(ctx context.Context, root domain.AccountID) ([]domain.Service, error)
+	Services(ctx context.Context, q domain.TreeQuery) ([]domain.Service, error)
 }
 
 // AccountRegistry administers accounts.
 type AccountRegistry interface {
 	CreateAccount(ctx context.Context, name, parent string) (domain.Account, error)
 	Account(ctx context.Context, name string) (domain.Account, error)
-	Accounts(ctx context.Context, root domain.AccountID) ([]domain.Account, error)
+	Accounts(ctx context.Context, q domain.TreeQuery) ([]domain.Account, error)
 	// EditSettings takes effect for every command that is decided from then on, on whatever node.
 	EditSettings(ctx context.Context, name string, e domain.SettingsEdit) (domain.Account, error)
 	// DeleteAccount is in-use where something else is or, of users, ever was in it.

@@ -2,6 +2,7 @@ package persistence
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -107,13 +108,13 @@ func (s *Store) CreateAccount(ctx context.Context, name, parent string) (domain.
 	return a, err
 }
 
-// Accounts lists the accounts of a tree, or of all trees if root is 0, in the order of their numbers.
-func (s *Store) Accounts(ctx context.Context, root domain.AccountID) ([]domain.Account, error) {
+// Accounts lists the accounts of a tree, or of all trees, in the order of their numbers.
+func (s *Store) Accounts(ctx context.Context, query domain.TreeQuery) ([]domain.Account, error) {
 	var list []domain.Account
 	err := s.read(func(q runner) error {
 		var err error
 		list, err = scanAccounts(ctx, q, selectAccounts+
-			` WHERE CAST($1 AS bigint) = 0 OR COALESCE(a.parent_id, a.id) = CAST($1 AS bigint) ORDER BY a.id`, int64(root))
+			inTree("a.id"), treeArgs(query)...)
 		return err
 	})
 	return list, err
@@ -350,14 +351,28 @@ func (s *Store) DeleteService(ctx context.Context, accountName, name string) err
 	})
 }
 
-// Services lists the services of a tree, or of all trees if root is 0, in the order of their numbers.
-func (s *Store) Services(ctx context.Context, root domain.AccountID) ([]domain.Service, error) {
+// Services lists the services of a tree, or of all trees, in the order of their numbers.
+func (s *Store) Services(ctx context.Context, query domain.TreeQuery) ([]domain.Service, error) {
 	var list []domain.Service
 	err := s.read(func(q runner) error {
 		var err error
 		list, err = scanServices(ctx, q, selectService+
-			` WHERE CAST($1 AS bigint) = 0 OR COALESCE(a.parent_id, a.id) = CAST($1 AS bigint) ORDER BY s.id`, int64(root))
+			inTree("s.id"), treeArgs(query)...)
 		return err
 	})
 	return list, err
+}
+
+// inTree is the condition that account a belongs to the tree of a query, with the order and the limit of a page.
+func inTree(number string) string {
+	return ` WHERE (CAST($1 AS bigint) = 0 OR COALESCE(a.parent_id, a.id) = CAST($1 AS bigint)) AND ` + number +
+		` > $2 ORDER BY ` + number + ` LIMIT $3`
+}
+
+func treeArgs(q domain.TreeQuery) []any {
+	limit := int64(math.MaxInt64)
+	if q.Limit > 0 {
+		limit = int64(q.Limit)
+	}
+	return []any{int64(q.Root), q.After, limit}
 }

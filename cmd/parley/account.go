@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -38,21 +39,22 @@ type accountList struct {
 // Run lists the accounts.
 func (c *accountList) Run(e *environment) error {
 	return c.with(e, func(a *api) error {
-		var answer struct {
+		type page struct {
 			Accounts []struct {
 				Name, Parent string
 				Effective    struct{ EditMessages, RemoveMessages string }
 			}
-		}
-		if err := a.call(e.ctx, http.MethodGet, "/v1/accounts", nil, &answer); err != nil {
-			return err
+			NextCursor string
 		}
 		w := tabwriter.NewWriter(e.out, 0, 4, 2, ' ', 0)
 		_, _ = fmt.Fprintln(w, "NAME\tPARENT\tEDIT\tREMOVE")
-		for _, acc := range answer.Accounts {
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", acc.Name, acc.Parent, acc.Effective.EditMessages, acc.Effective.RemoveMessages)
-		}
-		return w.Flush()
+		err := eachPage(e, a, "/v1/accounts", url.Values{}, func(p *page) string {
+			for _, acc := range p.Accounts {
+				_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", acc.Name, acc.Parent, acc.Effective.EditMessages, acc.Effective.RemoveMessages)
+			}
+			return p.NextCursor
+		})
+		return errors.Join(err, w.Flush())
 	})
 }
 
@@ -120,18 +122,16 @@ type applicationList struct {
 // Run lists the applications.
 func (c *applicationList) Run(e *environment) error {
 	return c.with(e, func(a *api) error {
-		var answer struct {
+		type page struct {
 			Applications []struct{ Name string }
+			NextCursor   string
 		}
-		if err := a.call(e.ctx, http.MethodGet, applicationsOf(c.Account), nil, &answer); err != nil {
-			return err
-		}
-		for _, app := range answer.Applications {
-			if _, err := fmt.Fprintln(e.out, app.Name); err != nil {
-				return err
+		return eachPage(e, a, applicationsOf(c.Account), url.Values{}, func(p *page) string {
+			for _, app := range p.Applications {
+				_, _ = fmt.Fprintln(e.out, app.Name)
 			}
-		}
-		return nil
+			return p.NextCursor
+		})
 	})
 }
 

@@ -194,26 +194,36 @@ func (c *userList) Run(e *environment) error {
 		if c.Search != "" {
 			query.Set("q", c.Search)
 		}
-		for {
-			var page struct {
-				Users []struct {
-					UserID                int64
-					Username, DisplayName string
-				}
-				NextCursor string
+		type page struct {
+			Users []struct {
+				UserID                int64
+				Username, DisplayName string
 			}
-			if err := a.call(e.ctx, http.MethodGet, "/v1/users?"+query.Encode(), nil, &page); err != nil {
-				return err
-			}
-			for _, u := range page.Users {
+			NextCursor string
+		}
+		err := eachPage(e, a, "/v1/users", query, func(p *page) string {
+			for _, u := range p.Users {
 				_, _ = fmt.Fprintf(w, "%d\t%s\t%s\n", u.UserID, u.Username, u.DisplayName)
 			}
-			if page.NextCursor == "" {
-				return w.Flush()
-			}
-			query.Set("cursor", page.NextCursor)
-		}
+			return p.NextCursor
+		})
+		return errors.Join(err, w.Flush())
 	})
+}
+
+// eachPage reads a list page by page. show prints a page and gives its nextCursor.
+func eachPage[P any](e *environment, a *api, path string, query url.Values, show func(*P) string) error {
+	for {
+		var page P
+		if err := a.call(e.ctx, http.MethodGet, path+"?"+query.Encode(), nil, &page); err != nil {
+			return err
+		}
+		next := show(&page)
+		if next == "" {
+			return nil
+		}
+		query.Set("cursor", next)
+	}
 }
 
 type userPasswd struct {
@@ -286,18 +296,19 @@ type serviceList struct {
 // Run lists the services.
 func (c *serviceList) Run(e *environment) error {
 	return c.with(e, func(a *api) error {
-		var answer struct {
-			Services []struct{ Name, Account string }
-		}
-		if err := a.call(e.ctx, http.MethodGet, "/v1/services", nil, &answer); err != nil {
-			return err
+		type page struct {
+			Services   []struct{ Name, Account string }
+			NextCursor string
 		}
 		w := tabwriter.NewWriter(e.out, 0, 4, 2, ' ', 0)
 		_, _ = fmt.Fprintln(w, "ACCOUNT\tNAME")
-		for _, s := range answer.Services {
-			_, _ = fmt.Fprintf(w, "%s\t%s\n", s.Account, s.Name)
-		}
-		return w.Flush()
+		err := eachPage(e, a, "/v1/services", url.Values{}, func(p *page) string {
+			for _, s := range p.Services {
+				_, _ = fmt.Fprintf(w, "%s\t%s\n", s.Account, s.Name)
+			}
+			return p.NextCursor
+		})
+		return errors.Join(err, w.Flush())
 	})
 }
 

@@ -216,7 +216,7 @@ func services(t *testing.T, b Backend) {
 	x, err := s.CreateService(t.Context(), "other", "Billing", [32]byte{5}, true)
 	must(t, err)
 	for root, want := range map[domain.AccountID][]domain.Service{0: {v, w, x}, v.Root: {v, w}, x.Root: {x}, 99: {}} {
-		list, err := s.Services(t.Context(), root)
+		list, err := s.Services(t.Context(), domain.TreeQuery{Root: root})
 		must(t, err)
 		equal(t, fmt.Sprint("of tree ", root), list, want)
 	}
@@ -251,9 +251,24 @@ func accounts(t *testing.T, b Backend) {
 	_, err = s.CreateAccount(t.Context(), "Twig", "")
 	refused(t, "not a name", err, domain.InvalidRequest)
 	for root, want := range map[domain.AccountID][]domain.Account{0: {acme, branch, other}, acme.ID: {acme, branch}, other.ID: {other}, 99: {}} {
-		list, err := s.Accounts(t.Context(), root)
+		list, err := s.Accounts(t.Context(), domain.TreeQuery{Root: root})
 		must(t, err)
 		equal(t, fmt.Sprint("tree ", root), list, want)
+	}
+	for limit := 1; limit <= 3; limit++ {
+		for root, want := range map[domain.AccountID][]domain.Account{0: {acme, branch, other}, acme.ID: {acme, branch}} {
+			var list []domain.Account
+			q := domain.TreeQuery{Root: root, Limit: limit}
+			for len(list)%limit == 0 && len(list) < 4 {
+				page, err := s.Accounts(t.Context(), q)
+				must(t, err)
+				if list = append(list, page...); len(page) == 0 {
+					break
+				}
+				q.After = int64(page[len(page)-1].ID)
+			}
+			equal(t, fmt.Sprint("tree ", root, " in pages of ", limit), list, want)
+		}
 	}
 	must(t, s.CreateApplication(t.Context(), "acme", "chat"))
 	must(t, s.CreateApplication(t.Context(), "branch", "chat"))
@@ -267,7 +282,7 @@ func accountSettings(t *testing.T, b Backend) {
 	s := open(t, b)
 	w := NewWorld(t, s, 1)
 	p := w.User(0)
-	main, err := s.Accounts(t.Context(), p.Root)
+	main, err := s.Accounts(t.Context(), domain.TreeQuery{Root: p.Root})
 	must(t, err)
 	child, err := s.CreateAccount(t.Context(), "branch", main[0].Name)
 	must(t, err)
@@ -362,7 +377,7 @@ func emptyAccounts(t *testing.T, b Backend) {
 	names, err = s.Applications(ctx, "peopled")
 	must(t, err)
 	equal(t, "what was refused stays", names, []string{"chat"})
-	list, err := s.Accounts(ctx, 0)
+	list, err := s.Accounts(ctx, domain.TreeQuery{})
 	must(t, err)
 	if len(list) != 2 {
 		t.Errorf("left are %+v", list)

@@ -108,7 +108,7 @@ func willsAreKeptWhole(t *testing.T, b Backend) {
 	must(t, err)
 	_, err = s.CreateService(ctx, "acme", "gone", [32]byte{2}, true)
 	must(t, err)
-	services, err := s.Services(ctx, billing.Root)
+	services, err := s.Services(ctx, domain.TreeQuery{Root: billing.Root})
 	must(t, err)
 
 	whole := domain.Will{

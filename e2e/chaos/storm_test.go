@@ -126,9 +126,12 @@ func millis(r *rand.Rand, from, to int) time.Duration {
 
 // call makes a request to the HTTP API. An error says nothing about whether it had an effect.
 func (s *storm) call(ctx context.Context, key, method, path string, body, into any) error {
-	encoded, err := json.Marshal(body)
-	if err != nil {
-		return err
+	var encoded []byte
+	if body != nil {
+		var err error
+		if encoded, err = json.Marshal(body); err != nil {
+			return err
+		}
 	}
 	addr := s.proc.Addr("http")
 	if addr == "" {
@@ -349,10 +352,19 @@ func (s *storm) rage(length time.Duration) {
 			deliveries += len(c.Deliveries)
 		}
 	}
-	s.t.Logf("%d events in %d conversations, %d changes of messages, %d deliveries on %d connections, %d reads of the past, faults: %v",
-		events, len(h.Logs), len(h.Rewrites), deliveries, connections, len(h.Reads), s.faults)
-	if events < 100 || deliveries < events || len(h.Rewrites) < 10 || len(h.Reads) < 10 {
-		s.t.Error("too little has happened for the run to mean anything")
+	done := make(map[string]int)
+	for _, w := range h.Rewrites {
+		if w.Outcome == chaos.Accepted {
+			done[map[bool]string{true: "removals", false: "edits"}[w.Removal]]++
+		}
+	}
+	done["changes of participants"], done["revocations"], done["reads of the past"] = len(s.changes), len(h.Revocations), len(h.Reads)
+	s.t.Logf("%d events in %d conversations, %d deliveries on %d connections, %v, faults: %v",
+		events, len(h.Logs), deliveries, connections, done, s.faults)
+	for _, what := range []string{"edits", "removals", "changes of participants", "revocations", "reads of the past"} {
+		if events < 100 || deliveries < events || done[what] == 0 {
+			s.t.Errorf("too little has happened for the run to mean anything: %d %s", done[what], what)
+		}
 	}
 	problems := chaos.Check(h)
 	for i, p := range problems {

@@ -127,14 +127,20 @@ func (c *Conn) Close(why domain.Farewell) {
 // cut closes the socket without ceremony.
 func (c *Conn) cut() {
 	c.mu.Lock()
-	c.leaving, c.silent, c.control = true, true, nil
+	c.leaving = true
+	c.hush()
+	c.mu.Unlock()
+	c.cancel()
+	_ = c.raw.Close()
+}
+
+// hush has nothing written any more. The caller holds mu.
+func (c *Conn) hush() {
+	c.silent, c.control = true, nil
 	if c.drained != nil {
 		close(c.drained)
 		c.drained = nil
 	}
-	c.mu.Unlock()
-	c.cancel()
-	_ = c.raw.Close()
 }
 
 // queue appends a packet to those that wait to be written.

@@ -272,8 +272,16 @@ func (c *Conn) take(buf []byte) []byte {
 func (c *Conn) broken(err error) {
 	c.mu.Lock()
 	leaving := c.leaving
+	if !isTimeout(err) && !leaving {
+		// The peer has gone. What it said before that may still be to be read, the DISCONNECT for instance that tells that
+		// it was not lost.
+		c.hush()
+		_ = c.raw.SetReadDeadline(time.Now().Add(lingerTime)) // fails only on a closed socket
+		c.mu.Unlock()
+		return
+	}
 	c.mu.Unlock()
-	if isTimeout(err) && !leaving {
+	if !leaving {
 		c.server.metrics.slow.Inc()
 		c.server.log.Debug("a client does not read", "listener", c.listener, "remote", c.raw.RemoteAddr().String())
 	}

@@ -270,3 +270,36 @@ func TestCloseGivesUpWhenItsContextEnds(t *testing.T) {
 	}
 	r.cutShort = true
 }
+
+func TestAGoodbyeIsHeardAlthoughNobodyListensAnyMore(t *testing.T) {
+	// Clients close with deliveries unread, which makes the next write fail: often before their DISCONNECT was read. They would
+	// count as lost, with all that follows from it.
+	r := newRig(t, nil)
+	for i := range 60 {
+		device := fmt.Sprint("phone", i)
+		c := r.connect(t, hi{version: 4 + byte(i%2), device: device})
+		s := r.seat(t, alice, device)
+		stop := make(chan struct{})
+		var feeding sync.WaitGroup
+		feeding.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					s.put(domain.Delivery{Publication: publication(events, "unread")})
+				}
+			}
+		})
+		c.recv()
+		c.raw(0xe0, 0)
+		_ = c.Close()
+		eventually(t, "the session has left", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.left > 0 })
+		close(stop)
+		feeding.Wait()
+		if s.mu.Lock(); !s.graceful {
+			t.Errorf("the goodbye of %s was not heard", device)
+		}
+		s.mu.Unlock()
+	}
+}

@@ -115,7 +115,7 @@ func (s *socket) SetReadDeadline(t time.Time) error {
 	c := (*Conn)(s)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.leaving || c.released {
+	if c.leaving || c.released || c.silent {
 		return nil
 	}
 	return c.raw.SetReadDeadline(t)

@@ -118,6 +118,13 @@ type dialing struct {
 	askResponse            bool
 	user                   map[string]string
 	roots                  *tls.Config
+	// will is the Will of the CONNECT, willDelay its delay in seconds; expiry is for how long the session is kept, if
+	// durable; 0: for ever.
+	will      *publishing
+	willDelay uint32
+	expiry    uint32
+	// keepAlive is in seconds; 0: 60.
+	keepAlive byte
 }
 
 type dialOption func(*dialing)
@@ -267,8 +274,15 @@ func (d *device) connect5(ctx context.Context, o dialing) error {
 		connect.Properties.MaximumPacketSize = &o.largest
 	}
 	if o.durable {
-		forever := uint32(0xFFFFFFFF)
-		connect.Properties.SessionExpiryInterval = &forever
+		keep := uint32(0xFFFFFFFF)
+		if o.expiry != 0 {
+			keep = o.expiry
+		}
+		connect.Properties.SessionExpiryInterval = &keep
+	}
+	if w := o.will; w != nil {
+		connect.WillMessage = &paho5.WillMessage{Topic: w.topic, Payload: w.payload, QoS: w.qos}
+		connect.WillProperties = &paho5.WillProperties{WillDelayInterval: &o.willDelay} // it sends none of the others
 	}
 	for name, value := range o.user {
 		connect.Properties.User.Add(name, value)
@@ -312,6 +326,9 @@ func (d *device) connect3(o dialing) error {
 		}).
 		SetConnectionLostHandler(func(paho3.Client, error) { d.end(farewell{}) }).
 		SetCustomOpenConnectionFn(func(*url.URL, paho3.ClientOptions) (net.Conn, error) { return d.conn, nil })
+	if o.will != nil {
+		options.SetBinaryWill(o.will.topic, o.will.payload, o.will.qos, false)
+	}
 	d.v3 = paho3.NewClient(options)
 	token := d.v3.Connect()
 	err := waitFor(token)
@@ -379,7 +396,7 @@ func (d *device) leave() {
 		}
 		return
 	}
-	d.v3.Disconnect(0)
+	d.v3.Disconnect(1000) // or until the packet is on its way
 	_ = d.conn.Close()
 }
 

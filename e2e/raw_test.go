@@ -100,12 +100,22 @@ func varint(b []byte, n int) []byte {
 
 func frame(first byte, body []byte) []byte { return append(varint([]byte{first}, len(body)), body...) }
 
+func either(b, otherwise byte) byte {
+	if b == 0 {
+		return otherwise
+	}
+	return b
+}
+
 func (r *raw) connectPacket(d dialing) []byte {
 	flags := byte(0xc0)
 	if !d.durable {
 		flags |= 2
 	}
-	b := append(str(nil, "MQTT"), r.version, flags, 0, 60)
+	if d.will != nil {
+		flags |= 4 | d.will.qos<<3
+	}
+	b := append(str(nil, "MQTT"), r.version, flags, 0, either(d.keepAlive, 60))
 	if r.version == 5 {
 		var props []byte
 		if d.window > 0 {
@@ -122,7 +132,20 @@ func (r *raw) connectPacket(d dialing) []byte {
 		}
 		b = append(varint(b, len(props)), props...)
 	}
-	b = str(str(str(b, d.id), d.username), d.password)
+	b = str(b, d.id)
+	if d.will != nil {
+		if r.version == 5 {
+			props := binary.BigEndian.AppendUint32([]byte{0x18}, d.willDelay)
+			for id, value := range map[byte]string{0x03: d.will.contentType, 0x08: d.will.responseTo, 0x09: string(d.will.correlation)} {
+				if value != "" {
+					props = str(append(props, id), value)
+				}
+			}
+			b = append(varint(b, len(props)), props...)
+		}
+		b = str(str(b, d.will.topic), string(d.will.payload))
+	}
+	b = str(str(b, d.username), d.password)
 	return frame(typeConnect<<4, b)
 }
 

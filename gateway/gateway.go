@@ -269,6 +269,9 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 	g.metrics.sessions.Inc()
 	g.presence.came(p.User)
 	for _, old := range displaced {
+		if old.principal.Device == p.Device {
+			old.awaitGoodbye()
+		}
 		g.displace(old, s)
 	}
 	present, err := g.goOn(ctx, s, displaced)

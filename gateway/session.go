@@ -242,11 +242,12 @@ func (s *Session) Leave(graceful bool) {
 	if s.g.sessions == nil || !s.principal.IsUser() {
 		s.g.hub.leave(s)
 		if s.hasWill() {
-			s.g.part(s, func() {})
+			s.g.part(s, s.hasLeft)
 		}
 		return
 	}
 	end := s.g.partings.begin(device{s.principal.User, s.principal.Device})
+	s.hasLeft()
 	s.g.hub.leave(s)
 	s.g.part(s, end)
 }

@@ -33,6 +33,9 @@ const (
 	// shutdownTime is how long the wills of sessions that a gateway ended by shutting down wait for their devices to connect
 	// again, wherever.
 	shutdownTime = 30 * time.Second
+	// goodbyeTime is how long a session with a will, which its device is taking over, has to say goodbye first: a client that
+	// disconnects and connects again at once may well be heard in the other order.
+	goodbyeTime = 250 * time.Millisecond
 )
 
 // testament is what a session keeps of its will. The session's mu guards it.
@@ -46,6 +49,9 @@ type testament struct {
 	// when there are none; nil: nobody waits for that.
 	tasks []func()
 	idle  chan struct{}
+	// over is set when the session has left, and left closed; nil: nobody waits for that.
+	over bool
+	left chan struct{}
 }
 
 // errNoWills refuses wills where none are kept.
@@ -179,6 +185,38 @@ func (s *Session) disinherit() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.will.void = true
+}
+
+// awaitGoodbye gives a session that its device takes over the time to leave by itself, if that matters.
+func (s *Session) awaitGoodbye() {
+	s.mu.Lock()
+	if s.will.over || s.will.id == "" && len(s.will.tasks) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	if s.will.left == nil {
+		s.will.left = make(chan struct{})
+	}
+	left := s.will.left
+	s.mu.Unlock()
+	timer := time.NewTimer(goodbyeTime)
+	defer timer.Stop()
+	select {
+	case <-left:
+	case <-timer.C:
+	case <-s.g.running.Done():
+	}
+}
+
+// hasLeft tells whoever waits for it that the session has left, or that a login of its device can wait for the rest.
+func (s *Session) hasLeft() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.will.over = true
+	if s.will.left != nil {
+		close(s.will.left)
+		s.will.left = nil
+	}
 }
 
 // hasWill reports whether the session has a will, or may just be getting one.

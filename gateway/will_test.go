@@ -424,6 +424,34 @@ func TestWillsAreInTheStoreBeforeTheyAreAcknowledged(t *testing.T) {
 	})
 }
 
+func TestAGoodbyeMayBeHeardAfterTheNextLogin(t *testing.T) {
+	// A client that disconnects and connects again at once does so on two connections, which do not wait for each other.
+	synctest.Test(t, func(t *testing.T) {
+		h := newHeir(t)
+		old := h.connect(1, h.withWill("goodbye", 0))
+		time.AfterFunc(100*time.Millisecond, func() { old.session.Leave(true) })
+		begin := time.Now()
+		next := h.connect(1, h.withWill("taken over", 0))
+		if took := time.Since(begin); took != 100*time.Millisecond {
+			t.Errorf("the login took %s", took)
+		}
+		h.pass(time.Minute)
+		h.want("after a goodbye")
+		begin = time.Now()
+		h.connect(1)
+		if took := time.Since(begin); took != 250*time.Millisecond {
+			t.Errorf("taking over took %s", took)
+		}
+		h.pass(time.Minute)
+		h.want("taken over", "willMessage taken over")
+		begin = time.Now()
+		h.connect(1)
+		if took := time.Since(begin); took != 0 || len(next.goodbyes()) != 1 {
+			t.Errorf("without a will, taking over took %s", took)
+		}
+	})
+}
+
 func TestWillsOutlastTheStoresAbsence(t *testing.T) {
 	// The store may be away just when a device is lost, and nobody knows what became of the last write.
 	synctest.Test(t, func(t *testing.T) {

@@ -48,6 +48,7 @@ func tell(s *walk.Stage) {
 	t.unread()
 	t.recallAndEdit()
 	t.mute()
+	t.wills()
 	t.undelivered()
 	t.synchronize()
 }

@@ -117,6 +117,9 @@ func catchup(ctx context.Context, o Options, st *Store, r *Report) error {
 	if err := s.fallBehind(ctx, p); err != nil {
 		return err
 	}
+	if err := st.settle(ctx); err != nil {
+		return err
+	}
 	talk, err := s.startTalk(ctx, p)
 	if err != nil {
 		return err

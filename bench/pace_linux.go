@@ -25,3 +25,6 @@ func (pacer) until(t time.Time) {
 }
 
 func (pacer) stop() { runtime.UnlockOSThread() }
+
+// syncDisks waits until everything that was written on the machine is on its disks.
+func syncDisks() { unix.Sync() }

@@ -68,6 +68,23 @@ func (s *Store) fresh(ctx context.Context) (storeURL, dir string, err error) {
 	return s.server.URL(name), s.dir, errors.Join(err, db.Close())
 }
 
+// settle has what was written so far reach the disks. Otherwise it does so in the middle of what is measured, where every
+// commit waits for it: the kernel writes out what is half a minute old, and Postgres when it makes a checkpoint.
+func (s *Store) settle(ctx context.Context) error {
+	if s.server != nil {
+		db, err := sql.Open("postgres", s.server.URL("postgres"))
+		if err != nil {
+			return err
+		}
+		_, err = db.ExecContext(ctx, "CHECKPOINT")
+		if err = errors.Join(err, db.Close()); err != nil {
+			return err
+		}
+	}
+	syncDisks()
+	return nil
+}
+
 // storeFloor measures the store without a gateway: rows per second through its append statement in batches of 200, one
 // committer, and the median of a bare commit of one row.
 func storeFloor(ctx context.Context, s *Store, d time.Duration) (rows float64, single time.Duration, err error) {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/parley-im/parley/domain"
@@ -142,6 +143,9 @@ func (c *Conn) pulled(s *scratch, room int, err error) (skipped []domain.Deliver
 		c.server.metrics.stalls.Inc()
 	}
 	s.used = max(s.used, len(s.batch))
+	if room > 0 {
+		c.window.reserve(len(s.batch))
+	}
 	n := 0
 	for _, d := range s.batch {
 		if c.largest > 0 && publishSize(c.version, &d) > c.largest {
@@ -161,6 +165,9 @@ func (c *Conn) pulled(s *scratch, room int, err error) (skipped []domain.Deliver
 
 // send writes the batch. It is false when the connection is broken.
 func (c *Conn) send(s *scratch, src Source) bool {
+	if len(s.batch) > batch/4 {
+		s.buf = slices.Grow(s.buf, chunk) // at once, not in steps
+	}
 	from := 0
 	for i := range s.batch {
 		s.buf = appendPublish(s.buf, c.version, &s.batch[i], s.ids[i])

@@ -18,6 +18,13 @@ type window struct {
 
 func (w *window) room() int { return max(w.limit-(len(w.ids)-w.first), 0) }
 
+// reserve makes room for n more, so that it is not made in steps.
+func (w *window) reserve(n int) {
+	if len(w.ids) == 0 {
+		w.ids, w.held = slices.Grow(w.ids, n), slices.Grow(w.held, n)
+	}
+}
+
 // add puts a delivery under the next packet id that is free.
 func (w *window) add(d domain.Delivery) uint16 {
 	for {

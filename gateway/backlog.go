@@ -59,11 +59,11 @@ func (g *Gateway) learn(s *Session, read func(context.Context, domain.Conversati
 
 // inTurn reads of what a session missed, when it is its turn.
 func (g *Gateway) inTurn(ctx context.Context, read func() ([]domain.Stretch, error)) ([]domain.Stretch, error) {
-	leave, err := g.arriving.enter(ctx)
+	turn, err := g.arriving.take(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
+	defer turn.end()
 	return read()
 }
 

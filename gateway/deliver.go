@@ -133,7 +133,7 @@ func (g *Gateway) tell(st *stream, n news, round uint64, woken []*Session) []*Se
 		return woken
 	}
 	if n.known > reached || slices.ContainsFunc(n.entries, (*entry).rewrites) {
-		g.readers.outdate(st.id)
+		g.outdate(st.id)
 	}
 	contiguous := !n.changed && len(n.entries) > 0 && from == n.entries[0].event.Seq
 	var was, is map[*Session]bool

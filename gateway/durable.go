@@ -92,6 +92,11 @@ func (s *Session) awaitBegun(ctx context.Context) error {
 // had acknowledged is in the store by then.
 func (g *Gateway) resume(ctx context.Context, s *Session) (present bool, err error) {
 	s.opened = g.opening()
+	turn, err := g.arriving.take(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer turn.end()
 	stored, err := g.sessions.OpenSession(ctx, domain.SessionOpening{
 		User: s.principal.User, Device: s.principal.Device, Version: s.hello.Version, Clean: s.hello.Clean,
 		Expiry: s.hello.Expiry, Node: g.node, Now: s.opened,
@@ -206,6 +211,13 @@ func (g *Gateway) writeOff(ctx context.Context, s *Session, ended int64) error {
 	s.mu.Lock()
 	id, keep, since := s.stored.ID, s.keep, s.opened
 	s.mu.Unlock()
+	if id != 0 || !last.empty() {
+		turn, err := g.arriving.take(ctx)
+		if err != nil {
+			return err
+		}
+		defer turn.end()
+	}
 	err := g.save(ctx, &last)
 	if err == nil && id != 0 {
 		err = g.sessions.CloseSession(ctx, id, g.node, since, ended, keep)

@@ -87,6 +87,7 @@ type Gateway struct {
 	flusher  flusher
 	partings partings
 	readers  readers
+	pages    pages
 	// node names this gateway at the store; openings makes the times at which sessions began unique here.
 	node     string
 	openings atomic.Int64
@@ -119,8 +120,8 @@ type Gateway struct {
 	commitTimeout, commitDeadline time.Duration
 
 	// lagging and returning bound the reads of sessions that are behind: of those that have fallen behind a little, and of
-	// those that come back with much to read, for which the others must not wait. arriving bounds how many of these ask the
-	// store what they missed.
+	// those that come back with much to read, for which the others must not wait. arriving bounds how many connections begin
+	// and end.
 	lagging, returning, arriving *lane
 
 	rounds   atomic.Uint64
@@ -158,7 +159,7 @@ func New(o Options) (*Gateway, error) {
 		maxSubscriptions: either(o.MaxSubscriptions, 1000), maxSessions: o.MaxSessions,
 		maxDirect: maxDirectQueue, maxDirectBytes: either(o.MaxDirectBytes, 1<<20),
 		commitTimeout: either(o.CommitTimeout, 5*time.Second), commitDeadline: either(o.CommitDeadline, 5*time.Second),
-		running: ctx, cancel: cancel, lagging: newLane(), returning: newLane(), arriving: newShortLane(),
+		running: ctx, cancel: cancel, lagging: newLane(1), returning: newLane(3), arriving: newLane(0),
 	}
 	if g.limits == (domain.Limits{}) {
 		g.limits = domain.DefaultLimits()
@@ -248,8 +249,13 @@ func (g *Gateway) Connect(ctx context.Context, hello domain.Hello, sink Sink) (*
 	if g.maxSessions > 0 && g.hub.count() >= g.maxSessions {
 		return nil, domain.Welcome{}, g.full() // before a password costs anything
 	}
+	turn, err := g.arriving.take(ctx)
+	if err != nil {
+		return nil, domain.Welcome{}, err
+	}
 	endings := g.endings.Load()
 	p, expires, err := g.auth.Authenticate(ctx, hello)
+	turn.end()
 	if err != nil {
 		return nil, domain.Welcome{}, err
 	}

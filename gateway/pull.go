@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/parley-im/parley/domain"
 )
@@ -18,6 +19,7 @@ import (
 func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) ([]domain.Delivery, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.turn.end() // what was read is written
 	n := 0
 	for ; n < len(s.direct) && len(dst) < cap(dst); n++ {
 		d := s.direct[n]
@@ -155,21 +157,33 @@ func (c *cursor) ready(limit int) []*entry {
 	return c.stream.since(next, c.spans[0].last, limit)
 }
 
-// read fetches the next due events of c from the store. The caller holds mu, which is released meanwhile.
+// read fetches the next due events of c, when it is the session's turn. The caller holds mu, which is released meanwhile.
 func (s *Session) read(ctx context.Context, c *cursor) error {
 	id, sp := c.id, c.spans[0]
-	upto := min(sp.last, sp.next+pageEvents-1)
+	upto := min(sp.last, pageEnd(sp.next))
 	c.outdated = false
 	s.g.readers.add(id, s)
-	lane := s.g.lagging
-	if s.returning {
+	lane, returning := s.g.lagging, s.returning
+	if returning {
 		lane = s.g.returning
 	}
+	s.turn.end()
 	s.mu.Unlock()
-	page, err := s.fetch(ctx, lane, id, sp.next-1, upto)
+	leave, err := lane.enter(ctx)
+	var page []*entry
+	if err == nil {
+		page, err = s.g.pages.get(ctx, id, sp.next, upto, func() ([]*entry, error) { return s.g.prepared(ctx, id, sp.next, upto) })
+		if err != nil || !returning {
+			leave()
+		}
+	}
 	s.mu.Lock()
 	if err != nil {
 		return err
+	}
+	if returning {
+		// What comes after the read is the larger part of the work.
+		s.turn = newTurn(leave)
 	}
 	if s.at[id] != c || c.outdated || c.spans[0] != sp && c.spans[0].next != sp.next {
 		return nil // unsubscribed, and perhaps subscribed again, meanwhile; or what was read is no longer so
@@ -178,28 +192,21 @@ func (s *Session) read(ctx context.Context, c *cursor) error {
 		s.passed(c, upto) // withheld or gone; there is nothing to wait for
 		return nil
 	}
-	c.page = page
+	c.page = slices.Clone(page)
 	return nil
 }
 
-// fetch reads events from the store and makes them ready to be sent, when it is its turn in the lane.
-func (s *Session) fetch(
-	ctx context.Context, lane *lane, id domain.ConversationID, after, upto domain.Seq,
-) ([]*entry, error) {
-	leave, err := lane.enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	s.g.metrics.catchupReads.Inc()
-	events, err := s.g.page(ctx, id, after, upto)
+// prepared reads events from the store, and makes them ready to be sent.
+func (g *Gateway) prepared(ctx context.Context, id domain.ConversationID, from, upto domain.Seq) ([]*entry, error) {
+	g.metrics.catchupReads.Inc()
+	events, err := g.page(ctx, id, from-1, upto)
 	if err != nil {
 		return nil, err
 	}
 	page := make([]*entry, len(events))
 	for i, ev := range events {
-		page[i] = &entry{event: ev}
-		page[i].publication(s.principal.User)
+		page[i] = newEntry(ev, time.Time{})
+		page[i].once.Do(page[i].encode)
 	}
 	return page, nil
 }

@@ -36,6 +36,12 @@ func (r *readers) remove(c domain.ConversationID, s *Session) {
 	}
 }
 
+// outdate has what was read of a conversation, and is not sent yet, read again.
+func (g *Gateway) outdate(c domain.ConversationID) {
+	g.pages.outdate(c) // first: whoever is told reads at once
+	g.readers.outdate(c)
+}
+
 // outdate has all readers of a conversation read again what they have not sent yet.
 func (r *readers) outdate(c domain.ConversationID) {
 	r.mu.Lock()

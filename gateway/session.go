@@ -59,6 +59,8 @@ type Session struct {
 	returning bool
 	// toPush is what it has subscribed to and of which it is not known yet what it missed, in push mode.
 	toPush []covered
+	// turn is kept while what was read is being sent.
+	turn *turn
 	// beginning is closed when the session has gone on from where its device's earlier connection had come to; nil then.
 	beginning chan struct{}
 	will      testament
@@ -225,6 +227,7 @@ func (s *Session) Leave(graceful bool) {
 	}
 	s.gone = true
 	s.will.void = s.will.void || graceful
+	s.turn.end()
 	s.hold(-s.directBytes)
 	s.forget()
 	subscriptions := s.subscriptions

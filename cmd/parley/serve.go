@@ -23,6 +23,7 @@ func (serveCommand) Run(e *environment) error {
 		return err
 	}
 	logger := newLogger(e, cfg)
+	collectSeldom(spareMemory)
 	a, err := app.New(e.ctx, cfg, app.Options{
 		Logger: logger, Version: version, Commit: commit,
 		// Printed, not logged: logs are kept and shipped, the key is for whoever sits here now.

@@ -53,13 +53,16 @@ func tryWS(tb testing.TB, r *rig, path, origin string, protocols ...string) (net
 		return nil, status, err
 	}
 	tb.Cleanup(func() { _ = conn.CloseNow() })
-	return &wsConn{websocket.NetConn(context.Background(), conn, websocket.MessageBinary)}, status, nil
+	return &wsConn{websocket.NetConn(context.Background(), conn, websocket.MessageBinary), conn}, status, nil
 }
 
 // wsConn ends without waiting for the other side.
-type wsConn struct{ net.Conn }
+type wsConn struct {
+	net.Conn
+	socket *websocket.Conn
+}
 
-func (c *wsConn) Close() error { _ = c.Conn.SetDeadline(time.Unix(1, 0)); return nil }
+func (c *wsConn) Close() error { return c.socket.CloseNow() }
 
 func TestAWebPageMayConnectFromItsOwnHostAndWhereItIsAllowed(t *testing.T) {
 	// mochi's listener takes any Origin, any path and any subprotocol: any page could use the visitor's session.

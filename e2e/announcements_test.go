@@ -20,14 +20,20 @@ type announcement struct {
 	Read           bool
 }
 
-// announced waits for the next announcement in the inbox.
+// announced waits for the next announcement in the inbox that the device has not had: one that is made while a device comes
+// may be told twice.
 func (d *device) announced(tb testing.TB) announcement {
 	tb.Helper()
-	var n struct{ Announcement announcement }
-	if err := json.Unmarshal(d.notice(tb, "announcement").received.payload, &n); err != nil {
-		tb.Fatal(err)
+	for {
+		var n struct{ Announcement announcement }
+		if err := json.Unmarshal(d.notice(tb, "announcement").received.payload, &n); err != nil {
+			tb.Fatal(err)
+		}
+		if !slices.Contains(d.shown, n.Announcement.UUID) {
+			d.shown = append(d.shown, n.Announcement.UUID)
+			return n.Announcement
+		}
 	}
-	return n.Announcement
 }
 
 // announce tells users something.

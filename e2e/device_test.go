@@ -182,6 +182,8 @@ type device struct {
 	ended    chan farewell
 	endOnce  sync.Once
 	requests atomic.Int64
+	// shown are the announcements that the device has had.
+	shown []string
 	// parted is set when the test ends the connection itself.
 	parted atomic.Bool
 }

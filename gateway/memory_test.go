@@ -18,14 +18,16 @@ import (
 type memory struct {
 	t testing.TB
 
-	mu       sync.Mutex
-	users    map[domain.UserID]domain.User
-	records  map[domain.ConversationID]*record
-	unique   map[string]domain.ConversationID
-	watched  map[domain.UserID][]domain.UserID
-	seen     map[domain.UserID]domain.Seen
-	requests map[string]request // what a ChangeRequest.Key led to
-	counts   struct{ appends, changes, heads, pages, read, seen, watchers int }
+	mu      sync.Mutex
+	users   map[domain.UserID]domain.User
+	records map[domain.ConversationID]*record
+	unique  map[string]domain.ConversationID
+	watched map[domain.UserID][]domain.UserID
+	seen    map[domain.UserID]domain.Seen
+	// announced are the announcements in their order, unread by whom.
+	announced []*announced
+	requests  map[string]request // what a ChangeRequest.Key led to
+	counts    struct{ appends, changes, heads, pages, read, seen, watchers int }
 
 	faults sync.Mutex
 	// The hooks run outside of mu. They may block.
@@ -37,6 +39,12 @@ type memory struct {
 	askable      bool // but not for when users were last seen
 	// afterEvents runs when they were read and before they are given.
 	afterEvents func(ctx context.Context, c domain.ConversationID) error
+}
+
+type announced struct {
+	domain.Announcement
+	client string
+	read   map[domain.UserID]bool
 }
 
 // record is one conversation. Its head is replaced, never changed.
@@ -232,6 +240,16 @@ func (tx *transaction) change(req *domain.ChangeRequest) (domain.Changed, error)
 	if d.Watch != nil {
 		tx.m.watch(d.Watch)
 	}
+	if d.Announcement != nil {
+		tx.m.announce(&d, req.Key)
+	}
+	if mark := d.AnnouncementsRead; mark != nil {
+		for _, a := range tx.m.announced {
+			if len(mark.IDs) == 0 || slices.Contains(mark.IDs, a.ID) {
+				a.read[mark.User] = true
+			}
+		}
+	}
 	if d.Self != nil {
 		tx.users[d.Self.ID] = *d.Self
 	}
@@ -363,6 +381,9 @@ func (m *memory) read(
 	if n.Unread != nil {
 		h.Unread = m.unread(records, p.User, n.Unread)
 	}
+	if n.Announcements != nil {
+		h.Announcements = m.announcements(p.User, n.Announcements)
+	}
 	if r := records[n.Conversation]; r != nil {
 		h.Conversation = clone(r.head)
 		if n.Alone {
@@ -391,6 +412,34 @@ func (m *memory) read(
 		}
 	}
 	return h
+}
+
+// announce stores an announcement, whatever becomes of the transaction. The caller holds mu.
+func (m *memory) announce(d *domain.Decision, key string) {
+	if d.Announcement.ClientID != "" {
+		key = d.Announcement.ClientID
+	}
+	for _, a := range m.announced {
+		if a.By == d.Announcement.By && a.client == key {
+			if a.ID != d.Announcement.ID {
+				d.Result.Announcement, d.Result.Duplicate, d.Notices = &a.Announcement, true, nil
+			}
+			return
+		}
+	}
+	m.announced = append(m.announced, &announced{*d.Announcement, key, make(map[domain.UserID]bool)})
+}
+
+// announcements gives a user's announcements, the newest first. The caller holds mu.
+func (m *memory) announcements(user domain.UserID, q *domain.AnnouncementQuery) (list []domain.Announcement) {
+	for _, a := range slices.Backward(m.announced) {
+		if slices.Contains(a.Recipients, user) && !(q.Unread && a.read[user]) && len(list) < q.Limit {
+			shown := a.Announcement
+			shown.Read, shown.Size = a.read[user], len(a.Text)
+			list = append(list, shown)
+		}
+	}
+	return list
 }
 
 // watch does what a Watch says, whatever becomes of the transaction. The caller holds mu.

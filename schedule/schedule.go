@@ -118,6 +118,9 @@ func (s *Service) Schedule(ctx context.Context, p domain.Principal, c domain.Com
 	if err := n.Schedule(c); err != nil {
 		return n, err
 	}
+	if err := s.takesPart(ctx, p, &n); err != nil {
+		return n, err
+	}
 	stored, existing, err := s.Store.Schedule(ctx, n, p, external, s.Most)
 	if err == nil && !existing {
 		s.metrics.scheduled.Inc()
@@ -162,6 +165,22 @@ func (s *Service) settle(ctx context.Context, p domain.Principal, c domain.Comma
 			return err
 		}
 		n.Root, n.Account = r.Result.User.Root, r.Result.User.Account
+	}
+	return nil
+}
+
+// takesPart refuses what is to be sent on behalf of a user who takes no part where it is sent: who has left by the time is not
+// made to speak.
+func (s *Service) takesPart(ctx context.Context, p domain.Principal, n *domain.Scheduled) error {
+	if n.User == 0 || n.Conversation == nil {
+		return nil
+	}
+	r, err := s.Do(ctx, p, &domain.GetConversation{UUID: *n.Conversation})
+	if err != nil {
+		return err
+	}
+	if _, ok := r.Result.Conversation.Participant(n.User); !ok {
+		return domain.Errorf(domain.NotParticipant, "%s takes no part in the conversation", n.Username)
 	}
 	return nil
 }

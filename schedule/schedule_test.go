@@ -155,6 +155,7 @@ type post struct {
 	after   func(try int) error // the same, but it was carried out
 	forbids error               // what Consider says
 	gone    bool                // the user is deleted
+	left    bool                // the user takes no part
 	delay   time.Duration
 	at      []time.Time // what was asked by Consider
 }
@@ -175,7 +176,13 @@ func (p *post) Do(_ context.Context, who domain.Principal, c domain.Command) (do
 		defer p.mu.Unlock()
 		return domain.Receipt{Result: &domain.Result{User: &domain.User{ID: 5, Username: "bob@chat.acme", Root: 1, Account: 2, Deleted: p.gone}}}, nil
 	case *domain.GetConversation:
-		return domain.Receipt{Result: &domain.Result{Conversation: &domain.Conversation{ID: c.UUID, Root: 1, Account: 3}}}, nil
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		conv := &domain.Conversation{ID: c.UUID, Root: 1, Account: 3}
+		if !p.left {
+			conv.Participants = []domain.Participant{{UserID: 5}}
+		}
+		return domain.Receipt{Result: &domain.Result{Conversation: conv}}, nil
 	case *domain.SendMessage:
 		return p.send(who, c.Conversation.String()+c.ClientID, sent{by: who, text: c.Text, id: c.ClientID})
 	case *domain.Announce:
@@ -525,7 +532,15 @@ func TestWhatIsRefusedInTheEndIsTold(t *testing.T) {
 		gone := plan(t, s, asBob, message("x", ""), in(time.Hour))
 		service := plan(t, s, billing(), message("x", ""), in(2*time.Hour))
 		broken := plan(t, s, billing(), message("x", ""), in(3*time.Hour))
-		pass(2 * time.Minute)
+		left := plan(t, s, asBob, message("x", ""), in(90*time.Second))
+		pass(80 * time.Second)
+		p.mu.Lock()
+		p.left = true
+		p.mu.Unlock()
+		if _, err := s.Schedule(t.Context(), asBob, message("x", ""), in(time.Minute)); domain.CodeOf(err) != domain.NotParticipant {
+			t.Errorf("on behalf of who has left: %v", err)
+		}
+		pass(time.Minute)
 		p.mu.Lock()
 		p.refuse, p.gone = nil, true
 		p.mu.Unlock()
@@ -535,7 +550,7 @@ func TestWhatIsRefusedInTheEndIsTold(t *testing.T) {
 		store.mu.Unlock()
 		pass(4 * time.Hour)
 		for id, want := range map[domain.ScheduledID]domain.Code{
-			removed.ID: domain.ConversationRemoved, gone.ID: domain.UserNotFound, service.ID: domain.AccessDenied, broken.ID: domain.Internal,
+			removed.ID: domain.ConversationRemoved, left.ID: domain.NotParticipant, gone.ID: domain.UserNotFound, service.ID: domain.AccessDenied, broken.ID: domain.Internal,
 		} {
 			n := store.get(id)
 			if n.State != domain.ScheduledRefused || n.Outcome.Error.Code != want || n.taken != 1 {

@@ -134,6 +134,9 @@ func (s *Service) carryOut(ctx context.Context, n *domain.Scheduled) (o domain.O
 		case r.Result.User.Deleted:
 			return o, domain.Errorf(domain.UserNotFound, "the user on whose behalf it was to be sent was deleted")
 		}
+		if err := s.takesPart(ctx, p, n); err != nil {
+			return o, err
+		}
 		p = p.OnBehalfOf(*r.Result.User)
 	}
 	if a, ok := c.(*domain.Announce); ok {

@@ -262,7 +262,8 @@ func (b *asyncBuilder) commands() {
 	// What MQTT 3.1.1 cannot refuse in an acknowledgement.
 	replies = append(replies, b.doc.Components.Messages[string(domain.NoticeError)])
 	b.channel("replies", "users/{username}/replies",
-		"Replies to commands, and to publishes that ask for one; a Response Topic (MQTT 5) may lie below this topic.", replies...)
+		"Replies to commands, and to publishes that ask for one; a Response Topic (MQTT 5) may lie below this topic. Those of a "+
+			"service are at users/service/<name>@<account>/replies.", replies...)
 	b.sends("sendReplies", "replies", "The outcome of commands.")
 	for _, name := range domain.CommandNames() {
 		b.receives(name, name, "Run the command "+name+".")

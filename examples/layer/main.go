@@ -280,6 +280,26 @@ A backend posts under its own name; participants see that it is a service.`)
 	t.backend.Call("POST", messagesRoute(t.pair), walk.M{"text": "Thanks", "as": t.name("ben")}, nil)
 	_, ev = t.both(t.pair, "sendMessage")
 	t.Check(ev.Message.Sender.Username == t.name("ben"), "and, as the backend says, on Ben's behalf")
+
+	t.Say("What is sent with a delay can be cancelled until then.")
+	var later struct{ Scheduled walk.Scheduled }
+	t.backend.Call("POST", messagesRoute(t.pair), walk.M{"text": "Your trip was yesterday.", "delay": 172800}, &later)
+	t.Check(later.Scheduled.State == "pending", "it is %s", later.Scheduled.State)
+	t.backend.Call("DELETE", "/v1/scheduled/"+later.Scheduled.UUID, nil, nil)
+	t.backend.Call("GET", "/v1/scheduled/"+later.Scheduled.UUID, nil, &later)
+	t.Check(later.Scheduled.State == "cancelled", "and then %s", later.Scheduled.State)
+	t.backend.Call("POST", messagesRoute(t.pair), walk.M{"text": "Your taxi is here.", "delay": 1}, nil)
+	_, ev = t.both(t.pair, "sendMessage")
+	t.Check(ev.Message.Text == "Your taxi is here.", "a second later it comes")
+
+	t.Say("An announcement belongs to no conversation: each of the users has it for itself.")
+	t.backend.Call("POST", "/v1/announcements", walk.M{"to": []string{t.name("ann"), t.name("chris")}, "text": "We are moving."}, nil)
+	told := t.ann.Notice("announcement").Announcement
+	t.Check(told.Text == "We are moving." && told.Sender.Service == "Reminders", "Ann is told by %s", told.Sender.Service)
+	t.ann.Command("markAnnouncementsRead", walk.M{"announcements": told.UUID}, nil)
+	chris := t.connect("chris", 5)
+	t.Check(chris.Notice("announcement").Announcement.UUID == told.UUID, "Chris, who was away, when he comes")
+	chris.Leave()
 }
 
 func messagesRoute(conversation string) string {

@@ -163,6 +163,20 @@ type Signal struct {
 	Message      Message   `json:"message"`
 }
 
+// Announcement is what a service tells users outside of conversations.
+type Announcement struct {
+	UUID   string    `json:"uuid"`
+	Sender Initiator `json:"sender"`
+	Text   string    `json:"text"`
+	Read   bool      `json:"read"`
+}
+
+// Scheduled is what a service wants sent at a time.
+type Scheduled struct {
+	UUID  string `json:"uuid"`
+	State string `json:"state"`
+}
+
 // Notice is what arrives in a user's inbox.
 type Notice struct {
 	Type             string          `json:"type"`
@@ -177,6 +191,7 @@ type Notice struct {
 	LastSeen         int64           `json:"lastSeen"`
 	User             User            `json:"user"`
 	Users            json.RawMessage `json:"users"`
+	Announcement     Announcement    `json:"announcement"`
 	Tag              string          `json:"tag"`
 	Topic            string          `json:"topic"`
 	Error            *Refusal        `json:"error"`

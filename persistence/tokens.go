@@ -53,11 +53,14 @@ const (
 		ORDER BY revoked, expires_at DESC, id LIMIT 100 OFFSET $3`
 	deleteRefresh = `DELETE FROM refresh_tokens WHERE family_id = $1`
 	deleteFamily  = `DELETE FROM token_families WHERE id = $1`
-	markUsed      = `UPDATE refresh_tokens SET used = true WHERE hash = $1`
-	extendFamily  = `UPDATE token_families SET expires_at = $2 WHERE id = $1 AND expires_at < $2`
-	revokeFamily  = `UPDATE token_families SET revoked = true WHERE id = $1`
-	revokeAll     = `UPDATE token_families SET revoked = true WHERE user_id = $1 AND NOT revoked`
-	endAccess     = `UPDATE users SET tokens_from = $2 WHERE id = $1 AND tokens_from < $2`
+	// Used tokens are kept to recognise thieves by, but not without end.
+	forgetUsed = `DELETE FROM refresh_tokens WHERE hash IN
+		(SELECT hash FROM refresh_tokens WHERE family_id = $1 AND used ORDER BY expires_at DESC, hash LIMIT 100 OFFSET $2)`
+	markUsed     = `UPDATE refresh_tokens SET used = true WHERE hash = $1`
+	extendFamily = `UPDATE token_families SET expires_at = $2 WHERE id = $1 AND expires_at < $2`
+	revokeFamily = `UPDATE token_families SET revoked = true WHERE id = $1`
+	revokeAll    = `UPDATE token_families SET revoked = true WHERE user_id = $1 AND NOT revoked`
+	endAccess    = `UPDATE users SET tokens_from = $2 WHERE id = $1 AND tokens_from < $2`
 )
 
 // StartFamily stores the first refresh token of a login. If the user has more than most logins then, those that have ended are
@@ -110,6 +113,9 @@ func (s *Store) endSpare(ctx context.Context, q runner, begun domain.RefreshToke
 	return noteEnded(ctx, q, domain.Ending{User: begun.User})
 }
 
+// usedKept is how many used tokens of a login are remembered: the use of one that is older is refused and ends nothing.
+const usedKept = 100
+
 // Refresh exchanges a token that was not used yet: it marks it as used, stores next in its family, and gives next back
 // with Family and User filled in. Any other token is not-authenticated; one that was used before revokes its family, for
 // then two parties have it, and Family and User come with the error. now is in milliseconds since 1970.
@@ -144,6 +150,9 @@ func (s *Store) Refresh(ctx context.Context, hash [32]byte, now int64, next doma
 			return err
 		}
 		if _, err = q.exec(ctx, insertRefresh, next.Hash[:], family[:], next.Expires); err != nil {
+			return err
+		}
+		if _, err = q.exec(ctx, forgetUsed, family[:], int64(usedKept)); err != nil {
 			return err
 		}
 		_, err = q.exec(ctx, extendFamily, family[:], next.Expires)

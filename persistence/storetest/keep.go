@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"sync"
 	"testing"
 
@@ -117,6 +118,39 @@ func revokedUsers(t *testing.T, b Backend) {
 	refused(t, "refresh", err, domain.NotAuthenticated)
 	_, _, err = s.TokenUser(t.Context(), 1<<40, family, 100)
 	refused(t, "nobody", err, domain.UserNotFound)
+}
+
+func usedTokensAreBounded(t *testing.T, b Backend) {
+	// A client in a loop, or one that wants to, must not fill the store; a thief must be noticed all the same.
+	place := b.New(t)
+	s := place.Open(t)
+	u, family := login(t, s, 1)
+	token := func(n int) [32]byte { return [32]byte{1, byte(n), byte(n >> 8)} }
+	last := [32]byte{1}
+	for n := 1; n <= 250; n++ {
+		_, err := s.Refresh(t.Context(), last, 10, domain.RefreshToken{Hash: token(n), Expires: 2000 + int64(n)})
+		must(t, err)
+		last = token(n)
+	}
+	kept := 0
+	for _, cell := range place.Dump(t) {
+		if len(cell) == 32 && cell[0] == 1 && bytes.Equal(cell[3:], make([]byte, 29)) {
+			kept++
+		}
+	}
+	if kept > 102 || kept < 50 {
+		t.Errorf("%d tokens are kept", kept)
+	}
+	_, err := s.Refresh(t.Context(), token(20), 10, domain.RefreshToken{Hash: [32]byte{7}, Expires: 2000})
+	refused(t, "one used long ago", err, domain.NotAuthenticated)
+	if !good(t, s, u.ID, family, 100) {
+		t.Error("that ended the login")
+	}
+	_, err = s.Refresh(t.Context(), token(200), 10, domain.RefreshToken{Hash: [32]byte{8}, Expires: 2000})
+	refused(t, "one used lately", err, domain.NotAuthenticated)
+	if good(t, s, u.ID, family, 100) {
+		t.Error("the login goes on")
+	}
 }
 
 func loginsAreBounded(t *testing.T, b Backend) {

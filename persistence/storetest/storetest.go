@@ -152,6 +152,7 @@ func Run(t *testing.T, b Backend) {
 		{"RevokedUsersAreOut", revokedUsers},
 		{"EndingsAreTold", endingsAreTold},
 		{"LoginsAreBounded", loginsAreBounded},
+		{"UsedTokensAreBounded", usedTokensAreBounded},
 		{"OneTimeSecretsAreMadeOnce", oneTimeSecrets},
 		{"OneTimeKeysWorkOnce", oneTimeKeysWorkOnce},
 		{"SigningKeysAreKept", signingKeys},

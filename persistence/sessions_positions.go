@@ -75,20 +75,17 @@ func scanStretches(ctx context.Context, q runner, limit int, text string, args .
 	return list, rows.Err()
 }
 
-// Positions are written in transactions of so many: on SQLite others wait for the one writer meanwhile, on Postgres large ones
-// show as pauses of live traffic, and small ones cost a commit each.
-const (
-	positionsPostgres = 500
-	positionsSQLite   = 500
-)
+// positionsAtOnce is how many positions, and as many marks, are written in one transaction: on SQLite others wait for the one
+// writer meanwhile, on Postgres large ones show as pauses of live traffic, and small ones cost a commit each.
+const positionsAtOnce = 500
 
 // SavePositions advances positions and delivered marks; none ever goes back. Sessions that have ended and users who do not
 // take part are passed over. The work is done in several transactions, so that after an error some of it may have been; the
 // call may be repeated, also later and with newer values. Errors: unavailable, internal.
 func (s *Store) SavePositions(ctx context.Context, positions []domain.Position, marks []domain.Mark) error {
-	step, order, advance, mark := positionsSQLite, byConversation, s.advanceEach, s.markEach
+	order := byConversation
 	if s.d.sets {
-		step, order, advance, mark = positionsPostgres, bySession, s.advanceAll, s.markAll
+		order = bySession
 	}
 	positions = ascending(positions, order, func(a, b *domain.Position) { a.Seq = max(a.Seq, b.Seq) })
 	marks = ascending(marks, compareMarks, func(a, b *domain.Mark) {
@@ -96,15 +93,33 @@ func (s *Store) SavePositions(ctx context.Context, positions []domain.Position, 
 			*a = *b
 		}
 	})
-	for chunk := range slices.Chunk(positions, step) {
-		if err := advance(ctx, chunk); err != nil {
+	for len(positions) > 0 || len(marks) > 0 {
+		n, m := min(len(positions), positionsAtOnce), min(len(marks), positionsAtOnce)
+		if err := s.savePositions(ctx, positions[:n], marks[:m]); err != nil {
+			return err
+		}
+		positions, marks = positions[n:], marks[m:]
+	}
+	return nil
+}
+
+func (s *Store) savePositions(ctx context.Context, positions []domain.Position, marks []domain.Mark) error {
+	if !s.d.sets {
+		return s.write(ctx, func(q runner) error {
+			if err := advanceEach(ctx, q, positions); err != nil {
+				return err
+			}
+			return markEach(ctx, q, marks)
+		})
+	}
+	// Not in one transaction: nobody who has locked cursors waits for participants.
+	if len(positions) > 0 {
+		if err := s.advanceAll(ctx, positions); err != nil {
 			return err
 		}
 	}
-	for chunk := range slices.Chunk(marks, step) {
-		if err := mark(ctx, chunk); err != nil {
-			return err
-		}
+	if len(marks) > 0 {
+		return s.markAll(ctx, marks)
 	}
 	return nil
 }
@@ -259,7 +274,8 @@ func (s *Store) markAll(ctx context.Context, marks []domain.Mark) error {
 		return err
 	}
 	for _, m := range low {
-		if err := s.markEach(ctx, []domain.Mark{m}); err != nil {
+		err := s.write(ctx, func(q runner) error { return markEach(ctx, q, []domain.Mark{m}) })
+		if err != nil {
 			return err
 		}
 	}
@@ -276,36 +292,32 @@ func markArgs(marks []domain.Mark) []any {
 	return []any{conversations, users, seqs, times}
 }
 
-// advanceEach advances positions on SQLite.
-func (s *Store) advanceEach(ctx context.Context, positions []domain.Position) error {
-	return s.write(ctx, func(q runner) error {
-		for i := range positions {
-			p := &positions[i]
-			n, err := q.exec(ctx, advanceCursor, int64(p.Session), p.Conversation[:], int64(p.Seq))
-			if err == nil && n == 0 {
-				_, err = q.exec(ctx, upsertCursor, int64(p.Session), p.Conversation[:], int64(p.Seq))
-			}
-			if err != nil {
-				return err
-			}
+// advanceEach advances positions one by one, on SQLite.
+func advanceEach(ctx context.Context, q runner, positions []domain.Position) error {
+	for i := range positions {
+		p := &positions[i]
+		n, err := q.exec(ctx, advanceCursor, int64(p.Session), p.Conversation[:], int64(p.Seq))
+		if err == nil && n == 0 {
+			_, err = q.exec(ctx, upsertCursor, int64(p.Session), p.Conversation[:], int64(p.Seq))
 		}
-		return nil
-	})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // markEach raises delivered marks one by one, on SQLite, or a single one.
-func (s *Store) markEach(ctx context.Context, marks []domain.Mark) error {
-	return s.write(ctx, func(q runner) error {
-		for i := range marks {
-			m := &marks[i]
-			n, err := q.exec(ctx, raiseMark, m.Conversation[:], int64(m.User), int64(m.Seq), m.Time)
-			if err == nil && n == 0 {
-				_, err = q.exec(ctx, raiseFormerMark, m.Conversation[:], int64(m.User), int64(m.Seq), m.Time)
-			}
-			if err != nil {
-				return err
-			}
+func markEach(ctx context.Context, q runner, marks []domain.Mark) error {
+	for i := range marks {
+		m := &marks[i]
+		n, err := q.exec(ctx, raiseMark, m.Conversation[:], int64(m.User), int64(m.Seq), m.Time)
+		if err == nil && n == 0 {
+			_, err = q.exec(ctx, raiseFormerMark, m.Conversation[:], int64(m.User), int64(m.Seq), m.Time)
 		}
-		return nil
-	})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

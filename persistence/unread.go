@@ -171,7 +171,7 @@ func (s *Store) count(ctx context.Context, q runner, user domain.UserID, r *unre
 
 // keep writes what counting has found. It does not matter if that fails.
 func (s *Store) keep(ctx context.Context, user domain.UserID, news []*unreadRow) {
-	for chunk := range slices.Chunk(news, positionsSQLite) {
+	for chunk := range slices.Chunk(news, positionsAtOnce) {
 		err := s.write(ctx, func(q runner) error {
 			if s.d.sets {
 				ids := make(uuidArray, len(chunk))

@@ -22,9 +22,8 @@ const (
 type progress struct {
 	// flight holds what was sent and may be unacknowledged, in order; the first one is.
 	flight []flown
-	// position is the last event before which, and with which, all have arrived; saved is the one that the store knows,
-	// offered the one that a flush tries to tell it.
-	position, offered, saved domain.Seq
+	// position is the last event before which, and with which, all have arrived; saved is the one that the store knows.
+	position, saved domain.Seq
 }
 
 type flown struct {
@@ -91,27 +90,32 @@ func (s *Session) collect(b *flush) {
 	now := domain.Millis(s.g.now())
 	for id, p := range s.progress {
 		if p.position <= p.saved {
+			if len(p.flight) == 0 {
+				delete(s.progress, id)
+			}
 			continue
 		}
 		if s.stored.ID != 0 {
 			b.positions = append(b.positions, domain.Position{Session: s.stored.ID, Conversation: id, Seq: p.position})
 		}
 		b.marks = append(b.marks, domain.Mark{Conversation: id, User: s.principal.User, Seq: p.position, Time: now})
-		p.offered = p.position
+		b.collected = append(b.collected, collected{s, id, p.position})
 	}
 }
 
-// written notes that what was collected is in the store, and forgets conversations in which nothing is on its way.
-func (s *Session) written() {
+// written notes how far the store knows the session to be in a conversation, which is forgotten if nothing is on its way
+// there.
+func (s *Session) written(c domain.ConversationID, seq domain.Seq) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, p := range s.progress {
-		p.saved = max(p.saved, p.offered)
-		if len(p.flight) == 0 && p.saved == p.position {
-			delete(s.progress, id)
-		}
+	p := s.progress[c]
+	if p == nil {
+		return
 	}
-	if len(s.progress) == 0 {
+	if p.saved = max(p.saved, seq); len(p.flight) > 0 || p.saved < p.position {
+		return
+	}
+	if delete(s.progress, c); len(s.progress) == 0 {
 		s.progress = nil
 	}
 }
@@ -121,6 +125,14 @@ type flush struct {
 	positions []domain.Position
 	marks     []domain.Mark
 	sessions  []*Session
+	// collected is what is known to the store when the flush is written: another one may have collected more since, and fail.
+	collected []collected
+}
+
+type collected struct {
+	session      *Session
+	conversation domain.ConversationID
+	seq          domain.Seq
 }
 
 func (b *flush) empty() bool { return len(b.positions) == 0 && len(b.marks) == 0 }
@@ -175,8 +187,8 @@ func (g *Gateway) save(ctx context.Context, b *flush) error {
 		g.metrics.flushedPositions.Add(float64(len(b.positions)))
 		g.delivered(b.marks)
 	}
-	for _, s := range b.sessions {
-		s.written()
+	for _, c := range b.collected {
+		c.session.written(c.conversation, c.seq)
 	}
 	return nil
 }

@@ -23,26 +23,18 @@ import (
 // sessions that end with their connections and with durable ones. It compares the time that the store spends on positions
 // and delivered marks with the time that it spends on commits.
 func cursors(ctx context.Context, o Options, st *Store, r *Report) error {
-	url, dir, err := st.fresh(ctx)
-	if err != nil {
-		return err
-	}
-	s, err := startGateway(ctx, dir, url)
+	s, err := st.scene(ctx, groups*groupSize, groupMembers())
 	if err != nil {
 		return err
 	}
 	defer s.stop()
-	p, err := s.populate(ctx, groups*groupSize, groupMembers())
-	if err != nil {
-		return err
-	}
 	var live, durable cursorCost
 	for turn := range 2 {
 		// What a device missed in an earlier turn is none of this one's business.
 		another := func(ctx context.Context, addr, id, name, token string, filters ...string) (*client, error) {
 			return dialDurable(ctx, addr, id+"-"+strconv.Itoa(turn), name, token, filters...)
 		}
-		if err := errors.Join(s.cursorCost(ctx, o, p, dial, &live), s.cursorCost(ctx, o, p, another, &durable)); err != nil {
+		if err := errors.Join(s.cursorCost(ctx, o, dial, &live), s.cursorCost(ctx, o, another, &durable)); err != nil {
 			return err
 		}
 	}
@@ -66,8 +58,8 @@ func cursors(ctx context.Context, o Options, st *Store, r *Report) error {
 type cursorCost struct{ acked, flush, commit float64 }
 
 // cursorCost adds a turn at full load to c.
-func (s *server) cursorCost(ctx context.Context, o Options, p *population, dial dialer, c *cursorCost) error {
-	clients, senders, err := s.connectGroups(ctx, dial, p)
+func (s *scene) cursorCost(ctx context.Context, o Options, dial dialer, c *cursorCost) error {
+	clients, senders, err := s.connectGroups(ctx, dial)
 	if err != nil {
 		return err
 	}
@@ -101,26 +93,18 @@ const (
 
 // catchup measures what those who are there notice when 200 devices come back at once, each 2,000 events behind.
 func catchup(ctx context.Context, o Options, st *Store, r *Report) error {
-	url, dir, err := st.fresh(ctx)
-	if err != nil {
-		return err
-	}
-	s, err := startGateway(ctx, dir, url)
+	s, err := st.scene(ctx, returning+liveUsers, catchupMembers())
 	if err != nil {
 		return err
 	}
 	defer s.stop()
-	p, err := s.populate(ctx, returning+liveUsers, catchupMembers())
-	if err != nil {
-		return err
-	}
-	if err := s.fallBehind(ctx, p); err != nil {
+	if err := s.fallBehind(ctx, s.population); err != nil {
 		return err
 	}
 	if err := st.settle(ctx); err != nil {
 		return err
 	}
-	talk, err := s.startTalk(ctx, p)
+	talk, err := s.startTalk(ctx, s.population)
 	if err != nil {
 		return err
 	}
@@ -131,7 +115,7 @@ func catchup(ctx context.Context, o Options, st *Store, r *Report) error {
 	}
 	var took time.Duration
 	stormy, err := talk.during(func() (err error) {
-		took, err = s.comeBack(ctx, dir, p)
+		took, err = s.comeBack(ctx, s.dir, s.population)
 		return err
 	}, 0)
 	if err != nil {

@@ -239,6 +239,34 @@ type population struct {
 	members       [][]int // indexes of users, per conversation
 }
 
+// scene is what a scenario begins with: a gateway, and whom it has to do with.
+type scene struct {
+	*server
+	*population
+	url, dir string
+}
+
+// scene starts a gateway on an empty store and populates it. What that wrote is on the disks.
+func (st *Store) scene(ctx context.Context, users int, members [][]int) (*scene, error) {
+	url, dir, err := st.fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := startGateway(ctx, dir, url)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.populate(ctx, users, members)
+	if err == nil {
+		err = st.settle(ctx)
+	}
+	if err != nil {
+		s.stop()
+		return nil, err
+	}
+	return &scene{s, p, url, dir}, nil
+}
+
 // populate creates users without passwords (they log in with tokens) and conversations.
 func (s *server) populate(ctx context.Context, users int, members [][]int) (*population, error) {
 	p := &population{

@@ -121,23 +121,15 @@ func closeAll(clients []*client) {
 
 // send measures senders alone: nobody is subscribed.
 func send(ctx context.Context, o Options, st *Store, r *Report, direct float64) error {
-	url, dir, err := st.fresh(ctx)
-	if err != nil {
-		return err
-	}
-	s, err := startGateway(ctx, dir, url)
-	if err != nil {
-		return err
-	}
-	defer s.stop()
 	var members [][]int
 	for i := range 200 {
 		members = append(members, []int{i, (i + 1) % 200})
 	}
-	p, err := s.populate(ctx, 200, members)
+	s, err := st.scene(ctx, 200, members)
 	if err != nil {
 		return err
 	}
+	defer s.stop()
 	for _, load := range []struct {
 		name        string
 		connections int
@@ -148,12 +140,12 @@ func send(ctx context.Context, o Options, st *Store, r *Report, direct float64) 
 	} {
 		var clients []*client
 		for i := range load.connections {
-			c, err := dial(ctx, s.mqtt, "send-"+strconv.Itoa(i), p.names[i], p.tokens[i])
+			c, err := dial(ctx, s.mqtt, "send-"+strconv.Itoa(i), s.names[i], s.tokens[i])
 			if err != nil {
 				closeAll(clients)
 				return err
 			}
-			c.topic, c.payload = "conversations/"+p.conversations[i]+"/messages", message()
+			c.topic, c.payload = "conversations/"+s.conversations[i]+"/messages", message()
 			clients = append(clients, c)
 		}
 		cpu := s.cpu()
@@ -193,16 +185,12 @@ func groupMembers() [][]int {
 // group measures fan-out: 1,000 users in 100 conversations of 10, 100 of them sending, all subscribed; and the same
 // load on a bare broker that stores nothing, in the same run.
 func group(ctx context.Context, o Options, st *Store, r *Report) error {
-	url, dir, err := st.fresh(ctx)
-	if err != nil {
-		return err
-	}
-	s, err := startGateway(ctx, dir, url)
+	s, err := st.scene(ctx, groups*groupSize, groupMembers())
 	if err != nil {
 		return err
 	}
 	defer s.stop()
-	clients, senders, err := s.groupClients(ctx)
+	clients, senders, err := s.connectGroups(ctx, dial)
 	if err != nil {
 		return err
 	}
@@ -213,7 +201,7 @@ func group(ctx context.Context, o Options, st *Store, r *Report) error {
 	}
 	cpu = s.cpu() - cpu
 	s.stop()
-	bare, bareDelivered, err := bareGroup(ctx, dir, o.Duration)
+	bare, bareDelivered, err := bareGroup(ctx, s.dir, o.Duration)
 	if err != nil {
 		return err
 	}
@@ -232,27 +220,17 @@ func group(ctx context.Context, o Options, st *Store, r *Report) error {
 // dialer is dial or dialDurable.
 type dialer func(ctx context.Context, addr, clientID, username, password string, filters ...string) (*client, error)
 
-func (s *server) groupClients(ctx context.Context) (clients, senders []*client, err error) {
-	p, err := s.populate(ctx, groups*groupSize, groupMembers())
-	if err != nil {
-		return nil, nil, err
-	}
-	return s.connectGroups(ctx, dial, p)
-}
-
 // connectGroups connects and subscribes everybody.
-func (s *server) connectGroups(
-	ctx context.Context, dial dialer, p *population,
-) (clients, senders []*client, err error) {
+func (s *scene) connectGroups(ctx context.Context, dial dialer) (clients, senders []*client, err error) {
 	for u := range groups * groupSize {
-		c, err := s.connect(ctx, dial, p, u)
+		c, err := s.connect(ctx, dial, s.population, u)
 		if err != nil {
 			closeAll(clients)
 			return nil, nil, err
 		}
 		clients = append(clients, c)
 		if u%groupSize == 0 {
-			c.topic, c.payload = "conversations/"+p.conversations[u/groupSize]+"/messages", message()
+			c.topic, c.payload = "conversations/"+s.conversations[u/groupSize]+"/messages", message()
 			senders = append(senders, c)
 		}
 	}
@@ -284,16 +262,12 @@ func bareGroup(ctx context.Context, dir string, d time.Duration) (acked, deliver
 
 // latency measures the time from when a publish is due to its acknowledgement, at 200 sends/s in the group set-up.
 func latency(ctx context.Context, o Options, st *Store, r *Report, single time.Duration) error {
-	url, dir, err := st.fresh(ctx)
-	if err != nil {
-		return err
-	}
-	s, err := startGateway(ctx, dir, url)
+	s, err := st.scene(ctx, groups*groupSize, groupMembers())
 	if err != nil {
 		return err
 	}
 	defer s.stop()
-	clients, senders, err := s.groupClients(ctx)
+	clients, senders, err := s.connectGroups(ctx, dial)
 	if err != nil {
 		return err
 	}
@@ -352,14 +326,6 @@ func latency(ctx context.Context, o Options, st *Store, r *Report, single time.D
 
 // idle measures the memory of sessions that are connected and subscribed and quiet, of users with 20 conversations.
 func idle(ctx context.Context, o Options, st *Store, r *Report) error {
-	url, dir, err := st.fresh(ctx)
-	if err != nil {
-		return err
-	}
-	s, err := startGateway(ctx, dir, url)
-	if err != nil {
-		return err
-	}
 	n := o.Idle
 	var members [][]int
 	for i := range n * 20 / groupSize {
@@ -369,14 +335,13 @@ func idle(ctx context.Context, o Options, st *Store, r *Report) error {
 		}
 		members = append(members, m)
 	}
-	p, err := s.populate(ctx, n, members)
+	s, err := st.scene(ctx, n, members)
 	if err != nil {
-		s.stop()
 		return err
 	}
 	// A fresh process: what creating all that left behind is not the sessions' memory.
 	s.stop()
-	if s, err = startGateway(ctx, dir, url); err != nil {
+	if s.server, err = startGateway(ctx, s.dir, s.url); err != nil {
 		return err
 	}
 	defer s.stop()
@@ -387,7 +352,7 @@ func idle(ctx context.Context, o Options, st *Store, r *Report) error {
 	var clients []*client
 	defer func() { closeAll(clients) }()
 	for u := range n {
-		c, err := s.connect(ctx, dial, p, u)
+		c, err := s.connect(ctx, dial, s.population, u)
 		if err != nil {
 			return err
 		}

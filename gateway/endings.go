@@ -70,6 +70,7 @@ func (g *Gateway) endSince(e Endings, since time.Time) (err error) {
 				return err
 			}
 			if s.held = ended.At; !holds {
+				s.disinherit() // a logout of sorts
 				s.sink.Close(domain.NotWelcome())
 			}
 		}

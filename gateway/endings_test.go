@@ -119,3 +119,23 @@ func TestLoginsThatEndWhileTheStoreIsGoneAreNoticedLater(t *testing.T) {
 		})
 	})
 }
+
+func TestLoginsThatEndElsewhereLeaveNoWills(t *testing.T) {
+	// To be locked out is no loss, wherever that is said, and whoever is must not have the last word.
+	synctest.Test(t, func(t *testing.T) {
+		e := &elsewhere{gone: map[string]bool{"phone": true}}
+		h := newHeir(t, func(o *gateway.Options) { o.Endings = e })
+		phone := h.connect(1, device("phone"), h.withWill("locked out", 0))
+		desk := h.connect(1, device("desk"), h.withWill("lost", 0))
+		h.pass(5 * time.Second)
+		e.set(func() { e.list = []domain.Ending{{User: 1, At: time.Now().UnixMilli()}} })
+		h.pass(5 * time.Second)
+		if got := phone.goodbyes(); len(got) != 1 {
+			t.Errorf("the phone is told %v", got)
+		}
+		h.want("after a logout")
+		desk.hangUp()
+		h.pass(time.Second)
+		h.want("after a loss", "willMessage lost")
+	})
+}

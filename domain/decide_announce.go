@@ -56,6 +56,18 @@ func (a *Announcement) MarshalStored() ([]byte, error) {
 	return json.Marshal(storedAnnouncement{a.ClientID, a.Sender, a.Content, a.Priority, a.Push})
 }
 
+// Key is what tells the announcement apart from others of its sender: made stands in for a client id that is missing. The
+// admin key, which is one sender for all account trees, has its ids once in each of them.
+func (a *Announcement) Key(made string) string {
+	switch {
+	case a.ClientID == "":
+		return made
+	case a.By == 0:
+		return strconv.FormatInt(int64(a.Root), 10) + " " + a.ClientID
+	}
+	return a.ClientID
+}
+
 // UnmarshalStored fills in what [Announcement.MarshalStored] gave.
 func (a *Announcement) UnmarshalStored(b []byte) error {
 	var s storedAnnouncement

@@ -67,13 +67,19 @@ type ScheduledQuery struct {
 	Limit   int
 }
 
-// ScheduledIDOf gives the id of what p wants sent under a client id of its own, so that asking twice is asking once.
+// ScheduledIDOf gives the id of what p wants sent under a client id of its own, so that asking twice is asking once. For an
+// announcement by the admin key, Root of p is the account tree that it is for.
 func ScheduledIDOf(p Principal, c ConversationID, clientID string) ScheduledID {
 	h := sha256.New()
 	var sender [8]byte
 	binary.BigEndian.PutUint64(sender[:], uint64(p.Sender()))
 	h.Write(sender[:])
 	h.Write(c[:])
+	if p.Sender() == 0 && p.Root != 0 {
+		var root [9]byte // no client id begins like this
+		binary.BigEndian.PutUint64(root[1:], uint64(p.Root))
+		h.Write(root[:])
+	}
 	h.Write([]byte(clientID))
 	var id ScheduledID
 	copy(id[:], h.Sum(nil))

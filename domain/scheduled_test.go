@@ -66,6 +66,9 @@ func TestScheduledIDsTellRequestsApart(t *testing.T) {
 		{"another service", foreignService(), conversationID(1), "a"},
 		{"on behalf of a user", service().OnBehalfOf(person(alice)), conversationID(1), "a"},
 		{"the admin key", admin(), conversationID(1), "a"},
+		{"an announcement by the admin key", admin(), domain.ConversationID{}, "a"},
+		{"the same for a tree", domain.Principal{Admin: true, Root: 1}, domain.ConversationID{}, "a"},
+		{"the same for another tree", domain.Principal{Admin: true, Root: 2}, domain.ConversationID{}, "a"},
 	} {
 		id := domain.ScheduledIDOf(of.p, of.c, of.client)
 		if other, twice := seen[id]; twice {

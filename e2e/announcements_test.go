@@ -184,6 +184,35 @@ func TestAnnouncementsAreForServicesAndForAllOfAList(t *testing.T) {
 	})
 }
 
+func TestIDsOfTheAdminKeyAreOfOneAccountTree(t *testing.T) {
+	// It greets the users of each customer under the same id: nobody is left out, or shown what others are told.
+	inWorlds(t, func(t *testing.T, w *world) {
+		for i, v := range []*world{w, newWorld(t, w.gateway)} {
+			alice := v.user(t, "alice")
+			text := fmt.Sprintf("welcome %d", i)
+			body := map[string]any{"to": alice.Name, "text": text, "id": "welcome"}
+			for _, status := range []int{201, 200} {
+				res := w.admin.any(t, "POST", "/v1/announcements", body)
+				if res.status != status || !strings.Contains(string(res.body), text) {
+					t.Errorf("%d %s, want %d", res.status, res.body, status)
+				}
+			}
+			later := map[string]any{"to": alice.Name, "text": text + " later", "id": "later", "delay": 1}
+			first := plan(t, w.admin, "/v1/announcements", later)
+			if again := plan(t, w.admin, "/v1/announcements", later); again.UUID != first.UUID {
+				t.Errorf("scheduled twice: %s, %s", first.UUID, again.UUID)
+			}
+			becomes(t, v.service, first.UUID, "sent")
+			if got, want := announcements(t, v.as(t, alice), ""), []string{text + " later", text}; !slices.Equal(got, want) {
+				t.Errorf("told %v, want %v", got, want)
+			}
+		}
+		if got := w.admin.refused(t, "POST", "/v1/announcements", map[string]any{"to": []any{}, "text": "x", "delay": 1}); got.Status != 400 {
+			t.Errorf("for nobody: %+v", got)
+		}
+	})
+}
+
 // scheduled is what a service wants sent at a time.
 type scheduled struct {
 	UUID, State string

@@ -416,9 +416,7 @@ func (m *memory) read(
 
 // announce stores an announcement, whatever becomes of the transaction. The caller holds mu.
 func (m *memory) announce(d *domain.Decision, key string) {
-	if d.Announcement.ClientID != "" {
-		key = d.Announcement.ClientID
-	}
+	key = d.Announcement.Key(key)
 	for _, a := range m.announced {
 		if a.By == d.Announcement.By && a.client == key {
 			if a.ID != d.Announcement.ID {

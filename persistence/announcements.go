@@ -45,9 +45,7 @@ func (s *Store) announce(ctx context.Context, q runner, d *domain.Decision, key 
 	if a == nil {
 		return nil
 	}
-	if a.ClientID != "" {
-		key = a.ClientID
-	}
+	key = a.Key(key)
 	payload, err := a.MarshalStored()
 	if err != nil {
 		return err

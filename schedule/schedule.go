@@ -95,8 +95,13 @@ func (s *Service) Schedule(ctx context.Context, p domain.Principal, c domain.Com
 		At: at, Created: now, Service: p.Service, ServiceName: p.ServiceName, User: p.User, Username: p.Username,
 		Root: p.Root, Account: p.Account, State: domain.ScheduledPending, Sender: p.Initiator(),
 	}
+	if a, ok := c.(*domain.Announce); ok {
+		if err := s.settleAnnouncement(ctx, p, a, &n); err != nil {
+			return n, err
+		}
+	}
 	var external []domain.ContentID
-	if n.ID, external, err = identify(p, c); err != nil {
+	if n.ID, external, err = identify(p, n.Root, c); err != nil {
 		return n, err
 	}
 	if at <= now {
@@ -112,8 +117,10 @@ func (s *Service) Schedule(ctx context.Context, p domain.Principal, c domain.Com
 	if err := s.Consider(ctx, p, c, time.UnixMilli(at)); err != nil {
 		return n, err
 	}
-	if err := s.settle(ctx, p, c, &n); err != nil {
-		return n, err
+	if m, ok := c.(*domain.SendMessage); ok {
+		if err := s.settleMessage(ctx, p, m, &n); err != nil {
+			return n, err
+		}
 	}
 	if err := n.Schedule(c); err != nil {
 		return n, err
@@ -128,8 +135,9 @@ func (s *Service) Schedule(ctx context.Context, p domain.Principal, c domain.Com
 	return shown(stored), err
 }
 
-// identify gives the id under which the command is scheduled, and the external content that it names.
-func identify(p domain.Principal, c domain.Command) (id domain.ScheduledID, external []domain.ContentID, err error) {
+// identify gives the id under which the command is scheduled, and the external content that it names. root is the account tree
+// of an announcement.
+func identify(p domain.Principal, root domain.AccountID, c domain.Command) (id domain.ScheduledID, external []domain.ContentID, err error) {
 	var client string
 	var where domain.ConversationID
 	switch c := c.(type) {
@@ -140,6 +148,7 @@ func identify(p domain.Principal, c domain.Command) (id domain.ScheduledID, exte
 		client, where, external = c.ClientID, c.Conversation, c.External()
 	case *domain.Announce:
 		client = c.ClientID
+		p.Root = root
 	}
 	if client != "" {
 		return domain.ScheduledIDOf(p, where, client), external, nil
@@ -147,26 +156,28 @@ func identify(p domain.Principal, c domain.Command) (id domain.ScheduledID, exte
 	return domain.ScheduledID(uuid.Must(uuid.NewV7())), external, nil
 }
 
-// settle finds out in which account something belongs that the admin key sends, which has none.
-func (s *Service) settle(ctx context.Context, p domain.Principal, c domain.Command, n *domain.Scheduled) error {
+// settleMessage finds out in which account a message belongs that the admin key sends, which has none.
+func (s *Service) settleMessage(ctx context.Context, p domain.Principal, m *domain.SendMessage, n *domain.Scheduled) error {
 	if n.Root != 0 {
 		return nil
 	}
-	switch c := c.(type) {
-	case *domain.SendMessage:
-		r, err := s.Do(ctx, p, &domain.GetConversation{UUID: c.Conversation})
-		if err != nil {
-			return err
-		}
+	r, err := s.Do(ctx, p, &domain.GetConversation{UUID: m.Conversation})
+	if err == nil {
 		n.Root, n.Account = r.Result.Conversation.Root, r.Result.Conversation.Account
-	case *domain.Announce:
-		r, err := s.Do(ctx, p, &domain.GetUser{UserRef: c.To[0].Ref})
-		if err != nil {
-			return err
-		}
+	}
+	return err
+}
+
+// settleAnnouncement does so for an announcement. Its id depends on it.
+func (s *Service) settleAnnouncement(ctx context.Context, p domain.Principal, a *domain.Announce, n *domain.Scheduled) error {
+	if n.Root != 0 || len(a.To) == 0 { // for nobody: that is refused later
+		return nil
+	}
+	r, err := s.Do(ctx, p, &domain.GetUser{UserRef: a.To[0].Ref})
+	if err == nil {
 		n.Root, n.Account = r.Result.User.Root, r.Result.User.Account
 	}
-	return nil
+	return err
 }
 
 // takesPart refuses what is to be sent on behalf of a user who takes no part where it is sent: who has left by the time is not

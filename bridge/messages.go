@@ -25,6 +25,14 @@ type messagePath struct {
 	Message string `path:"message" doc:"The message."`
 }
 
+type removeMessageRequest struct {
+	UUID    string `path:"uuid" doc:"The conversation."`
+	Message string `path:"message" doc:"The message."`
+	Body    *struct {
+		Reason *domain.Reason `json:"reason,omitempty" doc:"Why, for backends that remove a message of somebody else; its code is positive."`
+	} `required:"false"`
+}
+
 type editMessageRequest struct {
 	UUID    string `path:"uuid" doc:"The conversation."`
 	Message string `path:"message" doc:"The message."`
@@ -63,12 +71,16 @@ func (a *api) messageRoutes() {
 		method: http.MethodDelete, path: "/v1/conversations/{uuid}/messages/{message}", id: "removeMessage", tag: tagConversations,
 		status: http.StatusOK, summary: "Remove a message", description: "What it said is nowhere any more.",
 		result: a.result(), refusals: rewriting,
-	}, func(ctx context.Context, c caller, in *messagePath) (reply, error) {
+	}, func(ctx context.Context, c caller, in *removeMessageRequest) (reply, error) {
 		id, message, err := messageIDs(in.UUID, in.Message)
 		if err != nil {
 			return reply{}, err
 		}
-		return a.run(ctx, c.principal, &domain.RemoveMessage{Conversation: id, Message: message})
+		remove := &domain.RemoveMessage{Conversation: id, Message: message}
+		if in.Body != nil {
+			remove.Reason = in.Body.Reason
+		}
+		return a.run(ctx, c.principal, remove)
 	})
 }
 

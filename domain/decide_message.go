@@ -45,6 +45,9 @@ func (c *SendMessage) decide(h *Heads, p Principal) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
+	if _, part := conv.Participant(p.User); !part && p.User != 0 {
+		return Decision{}, Errorf(NotParticipant, "%s takes no part in the conversation", p.Username)
+	}
 	e, err := c.event(h, conv, p)
 	if err != nil {
 		return Decision{}, err

@@ -76,6 +76,14 @@ func TestBackendsPostAsThemselvesOrForAUser(t *testing.T) {
 	}
 }
 
+func TestNobodySpeaksWhereItTakesNoPart(t *testing.T) {
+	// A backend sends on behalf of users, but does not put words into the mouth of who is not there.
+	s := newStore(room())
+	send := &domain.SendMessage{Conversation: conversationID(1), MessageRequest: domain.MessageRequest{Content: domain.Content{Text: "x"}}}
+	wantNumber(t, "a participant", s, service().OnBehalfOf(person(bob)), send, 0)
+	wantNumber(t, "a stranger", s, service().OnBehalfOf(domain.User{ID: 99, Username: "zoe@chat.acme", Root: 1, Account: 1}), send, 19)
+}
+
 func TestPriorityComesBackAsGiven(t *testing.T) {
 	// A client that compares what comes back with what it sent must find it, also where it spelt the default out.
 	for given, want := range map[string]string{"": "", "normal": "normal", "low": "low", "high": "high"} {

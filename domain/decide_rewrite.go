@@ -1,6 +1,6 @@
 package domain
 
-// The built-in reasons of editMessage events.
+// The built-in reasons of editMessage and removeMessage events.
 const (
 	reasonModerator = -1
 	reasonBackend   = -2
@@ -40,10 +40,9 @@ func (c *EditMessage) check(l Limits) error {
 	switch {
 	case c.Text == nil && c.Payload == nil && c.Parts == nil && c.Attributes == nil:
 		return Errorf(InvalidRequest, "nothing is to be changed: give text, payload, parts or attributes")
-	case c.Reason != nil && c.Reason.Code < 1:
-		return Errorf(InvalidRequest, "reason.code is a positive number")
-	case c.Reason != nil && len(c.Reason.Detail) > maxReason:
-		return Errorf(InvalidRequest, "reason.detail is longer than %d bytes", maxReason)
+	}
+	if err := c.Reason.check(); err != nil {
+		return err
 	}
 	// What is not changed is a message that was checked before: here something stands for it.
 	rest := c.over(Content{Text: "x"})
@@ -58,6 +57,32 @@ func (c *EditMessage) check(l Limits) error {
 
 // maxReason is the most bytes of a reason's detail.
 const maxReason = 1000
+
+// check refuses a reason that backends may not give; nil is none.
+func (r *Reason) check() error {
+	switch {
+	case r == nil:
+	case r.Code < 1:
+		return Errorf(InvalidRequest, "reason.code is a positive number")
+	case len(r.Detail) > maxReason:
+		return Errorf(InvalidRequest, "reason.detail is longer than %d bytes", maxReason)
+	}
+	return nil
+}
+
+// why gives the reason that others are told of a change that p makes: the one that a backend gives, or a built-in one; nil for
+// the sender's own. done says what p does.
+func (r *Reason) why(p Principal, own bool, done string) (*Reason, error) {
+	switch {
+	case r != nil && (own || !p.IsBackend()):
+		return nil, Errorf(InvalidRequest, "only a backend gives a reason, and not for its own message")
+	case r != nil || own:
+		return r, nil
+	case p.IsBackend():
+		return &Reason{Code: reasonBackend, Detail: done + " by a backend"}, nil
+	}
+	return &Reason{Code: reasonModerator, Detail: done + " by a participant with the right to all messages"}, nil
+}
 
 // over lays the edit over a message's content.
 func (c *MessageEdit) over(old Content) Content {
@@ -104,15 +129,8 @@ func (c *EditMessage) decide(h *Heads, p Principal) (Decision, error) {
 		return Decision{}, errMessageTooLarge(h.Limits)
 	}
 	e := h.event(EventEditMessage, p, c)
-	switch {
-	case c.Reason != nil && (own || !p.IsBackend()):
-		return Decision{}, Errorf(InvalidRequest, "only a backend gives a reason, and not for its own message")
-	case c.Reason != nil:
-		e.Reason = c.Reason
-	case !own && p.IsBackend():
-		e.Reason = &Reason{Code: reasonBackend, Detail: "edited by a backend"}
-	case !own:
-		e.Reason = &Reason{Code: reasonModerator, Detail: "edited by a participant who may edit all messages"}
+	if e.Reason, err = c.Reason.why(p, own, "edited"); err != nil {
+		return Decision{}, err
 	}
 	said := m
 	e.Message = &said
@@ -130,6 +148,7 @@ func (c *EditMessage) decide(h *Heads, p Principal) (Decision, error) {
 type RemoveMessage struct {
 	Conversation ConversationID `json:"conversation"`
 	Message      MessageID      `json:"message" doc:"uuid of the message."`
+	Reason       *Reason        `json:"reason,omitempty" doc:"Why, for backends that remove a message of somebody else; its code is positive."`
 	Meta
 }
 
@@ -142,10 +161,15 @@ func (*RemoveMessage) Kind() Kind { return Change }
 // Needs implements [Command].
 func (c *RemoveMessage) Needs(Principal) Needs { return needsMessage(c.Conversation, c.Message) }
 
-func (c *RemoveMessage) check(Limits) error { return checkMessageRef(c.Conversation, c.Message) }
+func (c *RemoveMessage) check(Limits) error {
+	if err := c.Reason.check(); err != nil {
+		return err
+	}
+	return checkMessageRef(c.Conversation, c.Message)
+}
 
 func (c *RemoveMessage) decide(h *Heads, p Principal) (Decision, error) {
-	conv, _, err := h.rewritable(p, c.Message, func(r Permissions) (own, all bool) { return r.CanRemove, r.CanRemoveAll })
+	conv, own, err := h.rewritable(p, c.Message, func(r Permissions) (own, all bool) { return r.CanRemove, r.CanRemoveAll })
 	if err != nil {
 		return Decision{}, err
 	}
@@ -154,6 +178,9 @@ func (c *RemoveMessage) decide(h *Heads, p Principal) (Decision, error) {
 	}
 	m := h.Message.Message.tombstone()
 	e := h.event(EventRemoveMessage, p, c)
+	if e.Reason, err = c.Reason.why(p, own, "removed"); err != nil {
+		return Decision{}, err
+	}
 	e.Message = &Message{ID: m.ID, Conversation: m.Conversation, Seq: m.Seq}
 	d := h.rewritten(conv, e, m)
 	d.Result.Message = nil

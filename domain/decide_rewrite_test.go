@@ -56,8 +56,11 @@ func TestAnEditedMessageReadsAsEdited(t *testing.T) {
 	}
 }
 
-func TestWhoEditsAnothersMessageGivesAReason(t *testing.T) {
+func TestWhoChangesAnothersMessageGivesAReason(t *testing.T) {
 	s, conv, id := chat()
+	remove := func(r *domain.Reason) *domain.RemoveMessage {
+		return &domain.RemoveMessage{Conversation: conv.ID, Message: id, Reason: r}
+	}
 	edit := func(r *domain.Reason) *domain.EditMessage {
 		return &domain.EditMessage{Conversation: conv.ID, Message: id, MessageEdit: domain.MessageEdit{Text: ptr("***"), Reason: r}}
 	}
@@ -80,13 +83,15 @@ func TestWhoEditsAnothersMessageGivesAReason(t *testing.T) {
 		"a backend without a code":  {service(), &domain.Reason{Detail: "x"}, 0, 1},
 		"a backend with a long one": {service(), &domain.Reason{Code: 1, Detail: strings.Repeat("x", 1001)}, 0, 1},
 	} {
-		d := wantNumber(t, name, s, c.p, edit(c.given), c.number)
-		if c.number != 0 {
-			continue
-		}
-		r := d.Events[0].Reason
-		if (r == nil) != (c.want == 0) || r != nil && (r.Code != c.want || r.Detail == "") {
-			t.Errorf("%s: reason %+v", name, r)
+		for _, command := range []domain.Command{edit(c.given), remove(c.given)} {
+			d := wantNumber(t, name, s, c.p, command, c.number)
+			if c.number != 0 {
+				continue
+			}
+			r := d.Events[0].Reason
+			if (r == nil) != (c.want == 0) || r != nil && (r.Code != c.want || r.Detail == "") {
+				t.Errorf("%s: %s with reason %+v", name, command.Name(), r)
+			}
 		}
 	}
 }

@@ -115,8 +115,8 @@ func TestCatchUpOfAnyBacklogNeedsBoundedMemory(t *testing.T) {
 	// A device that is very far behind must cost the gateway no more memory than one that is a little behind, and must not
 	// keep new messages from the others.
 	for name, size := range map[string]struct{ conversations, each, most int }{
-		"200,000 events in 500 conversations": {500, 400, 8 << 20},
-		"5,000 conversations, one event each": {5000, 1, 8 << 20},
+		"200,000 events in 500 conversations": {500, 400, 16 << 20},
+		"5,000 conversations, one event each": {5000, 1, 16 << 20},
 	} {
 		if !long() {
 			size.conversations /= 20

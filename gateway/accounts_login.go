@@ -41,7 +41,7 @@ func (a *Accounts) begin(ctx context.Context, u domain.User, began time.Time) (d
 func (a *Accounts) Refresh(ctx context.Context, refreshToken string) (login domain.Login, err error) {
 	now := a.now()
 	defer func() { a.metrics.observe(methodRefresh, a.now().Sub(now), err) }()
-	digest, ok := secretDigest(refreshToken, refreshPrefix)
+	digest, family, ok := refreshDigest(refreshToken)
 	if !ok {
 		return domain.Login{}, domain.Errorf(domain.NotAuthenticated, "the refresh token is not valid")
 	}
@@ -49,7 +49,7 @@ func (a *Accounts) Refresh(ctx context.Context, refreshToken string) (login doma
 	if _, err := a.minter.ring.signer(ctx); err != nil {
 		return domain.Login{}, err
 	}
-	secret, next, err := newSecret(a.random, refreshPrefix)
+	secret, next, err := newRefresh(a.random, family)
 	if err != nil {
 		return domain.Login{}, err
 	}
@@ -57,8 +57,12 @@ func (a *Accounts) Refresh(ctx context.Context, refreshToken string) (login doma
 		Hash: next, Expires: now.Add(a.refresh).UnixMilli(),
 	})
 	if err != nil {
-		if stored.User != 0 {
+		switch {
+		case stored.User != 0:
 			a.ended(domain.Principal{User: stored.User, Login: stored.Family}, false)
+		case family != nil && domain.CodeOf(err) == domain.NotAuthenticated:
+			// It was used so long ago that the store has forgotten it. Its sessions end as if another node had been told.
+			err = errors.Join(err, a.tokens.RevokeFamily(ctx, *family))
 		}
 		return domain.Login{}, loginRefusal(err)
 	}
@@ -181,7 +185,7 @@ func (a *Accounts) start(ctx context.Context, u domain.User) (t domain.Tokens, f
 	if _, err := io.ReadFull(a.random, family[:]); err != nil {
 		return domain.Tokens{}, family, err
 	}
-	secret, digest, err := newSecret(a.random, refreshPrefix)
+	secret, digest, err := newRefresh(a.random, &family)
 	if err != nil {
 		return domain.Tokens{}, family, err
 	}

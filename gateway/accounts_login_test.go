@@ -43,6 +43,37 @@ func TestARefreshTokenWorksOnceAndItsReuseEndsTheLogin(t *testing.T) {
 	}
 }
 
+func TestARefreshTokenThatTheStoreHasForgottenEndsItsLogin(t *testing.T) {
+	// Used tokens are not kept for ever: a thief could use a stolen one so often that nobody remembers it.
+	o := newOffice(t)
+	o.user("alice@chat.acme")
+	first, other := o.login("alice@chat.acme"), o.login("alice@chat.acme")
+	second, err := o.Refresh(t.Context(), first.RefreshToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, _, _ := refreshDigest(first.RefreshToken)
+	if o.books.refresh[digest] == nil {
+		t.Fatal("the store does not know the token")
+	}
+	delete(o.books.refresh, digest)
+	strange := first.RefreshToken[:len(refreshPrefix)+secretDigits] + digits62([]byte("somebody else's!"), familyDigits)
+	_, err = o.Refresh(t.Context(), strange)
+	wantCode(t, "a token of no login", err, domain.NotAuthenticated)
+	if _, err := o.Bearer(t.Context(), second.AccessToken); err != nil {
+		t.Errorf("the login was ended by a token of another: %v", err)
+	}
+	_, err = o.Refresh(t.Context(), first.RefreshToken)
+	wantCode(t, "the forgotten token", err, domain.NotAuthenticated)
+	_, err = o.Refresh(t.Context(), second.RefreshToken)
+	wantCode(t, "the one that it was exchanged for", err, domain.NotAuthenticated)
+	_, err = o.Bearer(t.Context(), second.AccessToken)
+	wantCode(t, "its access token", err, domain.NotAuthenticated)
+	if _, err := o.Bearer(t.Context(), other.AccessToken); err != nil {
+		t.Errorf("another login of the same user: %v", err)
+	}
+}
+
 func TestLogoutEndsOneLogin(t *testing.T) {
 	o := newOffice(t)
 	o.user("alice@chat.acme")

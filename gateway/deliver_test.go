@@ -118,7 +118,11 @@ func TestRequestIDOnlyOnTheInitiatorsDevices(t *testing.T) {
 		bob := w.subscriber(2)
 		billing := w.attach(service(1))
 		billing.subscribe(allEvents, domain.SubscribeOptions{})
-		m := message(c, "hello", "")
+		m := message(c, "an invoice", "")
+		m.RequestID = "r0"
+		billing.submit(domain.Request{Command: m, Name: "sendMessage", RequestID: "r0", WantsReply: true})
+		w.settle()
+		m = message(c, "hello", "")
 		m.RequestID = "r1"
 		phone.submit(domain.Request{Command: m, Name: "sendMessage", RequestID: "r1", WantsReply: true})
 		w.settle()
@@ -129,7 +133,7 @@ func TestRequestIDOnlyOnTheInitiatorsDevices(t *testing.T) {
 		for _, reader := range []struct {
 			*client
 			want []string
-		}{{phone, []string{"r1", "r2"}}, {laptop, []string{"r1", "r2"}}, {bob, []string{"", ""}}, {billing, []string{"", ""}}} {
+		}{{phone, []string{"", "r1", "r2"}}, {laptop, []string{"", "r1", "r2"}}, {bob, []string{"", "", ""}}, {billing, []string{"r0", "", ""}}} {
 			got := []string{}
 			for _, ev := range reader.events[c] {
 				got = append(got, ev.RequestID)
@@ -138,7 +142,7 @@ func TestRequestIDOnlyOnTheInitiatorsDevices(t *testing.T) {
 				t.Errorf("%s%s sees the request ids %q", reader.principal.Username, reader.principal.ServiceName, got)
 			}
 			for _, d := range reader.deliveries {
-				if reader.want[0] == "" && strings.Contains(string(d.Publication.Payload), "requestId") {
+				if reader.client == bob && strings.Contains(string(d.Publication.Payload), "requestId") {
 					t.Errorf("a stranger's payload mentions it: %s", d.Publication.Payload)
 				}
 			}

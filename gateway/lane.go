@@ -25,6 +25,9 @@ func newLane(rest int) *lane {
 	return &lane{places: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), rest: rest}
 }
 
+// maxRest bounds how long a place stays empty: a store that hung for a while keeps nobody busy.
+const maxRest = 100 * time.Millisecond
+
 // maxTurn bounds for how long a place is kept by somebody who waits for others meanwhile: for a socket, a login service, a
 // store that is far away.
 const maxTurn = 2 * time.Millisecond
@@ -73,6 +76,6 @@ func (l *lane) enter(ctx context.Context) (leave func(), err error) {
 			free()
 			return
 		}
-		time.AfterFunc(time.Duration(l.rest)*time.Since(begin), free)
+		time.AfterFunc(min(time.Duration(l.rest)*time.Since(begin), maxRest), free)
 	}, nil
 }

@@ -182,3 +182,28 @@ func TestSlowSocketsDoNotHoldUpThoseWhoReturn(t *testing.T) {
 		c.wantSeqs(id, span(2, missed+1))
 	})
 }
+
+func TestAStoreThatHungHoldsUpNobodyFurther(t *testing.T) {
+	// The pause after a turn is as long as the turn was busy. A read that waited for the store was not.
+	synctest.Test(t, func(t *testing.T) {
+		const missed = 200
+		w := newWorld(t, forgetful)
+		id, users := phones(t, w, domain.UserID(2*runtime.GOMAXPROCS(0)+2), missed)
+		w.store.set(func() {
+			w.store.onEvents = func(context.Context, domain.ConversationID) error {
+				<-time.After(4 * time.Second)
+				return nil
+			}
+		})
+		var back []*client
+		for _, u := range users {
+			back = append(back, w.connect(u, durable(3600)))
+		}
+		w.pass(3 * time.Second)
+		w.store.set(func() { w.store.onEvents = nil })
+		w.pass(4 * time.Second)
+		for _, c := range back {
+			c.wantSeqs(id, span(2, missed+1))
+		}
+	})
+}

@@ -13,7 +13,7 @@ const (
 	// pageLife is for how long a page is shared. Another gateway may edit or remove what it shows without this one knowing.
 	pageLife = 2 * time.Second
 	// maxPages bounds the memory of all shared pages, in bytes as entries count them.
-	maxPages = 16 << 20
+	maxPages = 8 << 20
 )
 
 // pages are parts of logs that were read lately. Those who take part in a conversation often come back together, after an

@@ -90,7 +90,7 @@ func (s *Session) Next(ctx context.Context, dst []domain.Delivery, window int) (
 				window--
 			}
 			dst = append(dst, domain.Delivery{
-				Publication: s.g.withLinks(e).publication(s.principal.User), QoS: sub.qos, Identifiers: sub.identifiers,
+				Publication: s.g.withLinks(e).publication(s.principal), QoS: sub.qos, Identifiers: sub.identifiers,
 				Conversation: e.event.Conversation, Seq: e.event.Seq,
 			})
 		}

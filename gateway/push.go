@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 
 	"github.com/parley-im/parley/domain"
 )
@@ -41,6 +42,7 @@ func (g *Gateway) newest(s *Session, page []domain.Stretch) ([]domain.Stretch, e
 
 // covered is what a session has begun to subscribe to: one conversation, or all but some.
 type covered struct {
+	by           domain.Filter
 	only, except []domain.ConversationID
 }
 
@@ -51,7 +53,7 @@ func (s *Session) beginPush(f domain.Filter) {
 		return
 	}
 	all := domain.Filter{Kind: domain.EventsTopic}
-	var c covered
+	c := covered{by: f}
 	if _, has := s.subscriptions[all]; has && f != all {
 		return // it goes on there
 	}
@@ -69,6 +71,11 @@ func (s *Session) beginPush(f domain.Filter) {
 		s.resuming = true
 		s.g.background.Go(func() { s.g.push(s) })
 	}
+}
+
+// endPush forgets a filter that was unsubscribed before it was known what was missed. The caller holds mu.
+func (s *Session) endPush(f domain.Filter) {
+	s.toPush = slices.DeleteFunc(s.toPush, func(c covered) bool { return c.by == f })
 }
 
 // push finds out what a session missed of what it subscribed to, and then lets its events flow.

@@ -170,3 +170,25 @@ func TestEventsOnTheirWayAreNotPushedTwice(t *testing.T) {
 		bob.wantSeqs(c, span(1, 4))
 	})
 }
+
+func TestWhatIsUnsubscribedAgainIsNotLookedFor(t *testing.T) {
+	// Each SUBSCRIBE costs a look into the store: a session must not heap them up.
+	synctest.Test(t, func(t *testing.T) {
+		w, attic := pushing(t)
+		c := w.converse(1, 2)
+		attic.held = newGate()
+		bob := w.connect(2, push)
+		for range 100 {
+			bob.subscribe(allEvents, domain.SubscribeOptions{QoS: 1})
+			w.settle()
+			bob.session.Unsubscribe(t.Context(), []string{allEvents})
+		}
+		bob.subscribe(allEvents, domain.SubscribeOptions{QoS: 1})
+		attic.held.open()
+		w.settle()
+		bob.wantSeqs(c, span(1, 1))
+		if n := len(attic.held.arrived); n > 2 {
+			t.Errorf("%d looks into the store for what was unsubscribed", n)
+		}
+	})
+}

@@ -65,10 +65,10 @@ type entry struct {
 	renew  time.Time
 }
 
-// publication gives the event as the session's user is to see it: its request id is for the initiator's devices.
-func (e *entry) publication(user domain.UserID) *domain.Publication {
+// publication gives the event as p is to see it: its request id is for the initiator's devices.
+func (e *entry) publication(p domain.Principal) *domain.Publication {
 	e.once.Do(e.encode)
-	if e.own != nil && user == e.event.Initiator.UserID {
+	if by := &e.event.Initiator; e.own != nil && p.User == by.UserID && p.ServiceName == by.Service {
 		return e.own
 	}
 	return e.plain
@@ -77,7 +77,7 @@ func (e *entry) publication(user domain.UserID) *domain.Publication {
 func (e *entry) encode() {
 	topic := domain.Topic{Kind: domain.EventsTopic, Conversation: e.event.Conversation}.String()
 	ev := *e.event
-	if ev.RequestID != "" && ev.Initiator.UserID != 0 {
+	if ev.RequestID != "" {
 		e.own = &domain.Publication{Topic: topic, Payload: encode(&ev), Accepted: e.accepted}
 	}
 	ev.RequestID = ""

@@ -53,6 +53,7 @@ func (s *Session) Subscribe(ctx context.Context, subs []domain.Subscription) []e
 	defer s.mu.Unlock()
 	for _, f := range started {
 		delete(s.subscriptions, f)
+		s.endPush(f)
 	}
 	for i := range refusals {
 		if refusals[i] == nil {
@@ -118,6 +119,7 @@ func (s *Session) unsubscribe(filters []string) []bool {
 		s.mu.Lock()
 		_, had[i] = s.subscriptions[f]
 		delete(s.subscriptions, f)
+		s.endPush(f)
 		s.mu.Unlock()
 		if f.Kind == domain.StatusTopic {
 			s.g.presence.unfollow(s, f.User)

@@ -59,6 +59,9 @@ func (h *Hook) login(cl *mqtt.Client, hello domain.Hello) *refusal {
 	if err != nil {
 		return &refusal{err: domain.AsError(err)}
 	}
+	if !w.Principal.IsUser() {
+		hello.Expiry = 0 // nothing is kept of a backend's session
+	}
 	l := &link{
 		version: hello.Version, session: session, principal: w.Principal, durable: hello.Expiry > 0,
 		welcome: &welcome{Welcome: w, username: hello.Username, expiry: hello.Expiry},
@@ -92,9 +95,10 @@ func (h *Hook) connect(cl *mqtt.Client, hello domain.Hello) (s Session, w domain
 	return h.o.Connect(ctx, cl, hello)
 }
 
-// keepAlive bounds the keep alive that a client asked for, in seconds, and tells whether that has changed it.
+// keepAlive bounds the keep alive that a client asked for, in seconds, and tells whether that has changed it. It is never made
+// longer: clients of MQTT 3.1.1 could not be told.
 func (h *Hook) keepAlive(asked uint16) (granted uint16, changed bool) {
-	granted = min(max(asked, h.o.KeepAliveMin), h.o.KeepAliveMax)
+	granted = min(asked, h.o.KeepAliveMax)
 	if asked == 0 {
 		granted = h.o.KeepAliveMax
 	}

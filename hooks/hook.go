@@ -56,9 +56,8 @@ type Options struct {
 	ReceiveMaximum uint16
 	// MaximumPacketSize is announced to clients, in bytes; it is what the broker enforces; default 128 KiB.
 	MaximumPacketSize uint32
-	// KeepAliveMin and KeepAliveMax bound the keep alive, in seconds; defaults 30 and 1200. A client that asks for none
-	// gets the maximum.
-	KeepAliveMin, KeepAliveMax uint16
+	// KeepAliveMax bounds the keep alive, in seconds; default 1200. A client that asks for none gets it.
+	KeepAliveMax uint16
 	// ConnectTimeout bounds a login; default 10 s.
 	ConnectTimeout time.Duration
 	// SessionExpiryMax bounds how long a session outlives its connection, in seconds, and is what a durable session of
@@ -100,7 +99,6 @@ func New(o Options) *Hook {
 	}
 	setDefault(&o.ReceiveMaximum, 64)
 	setDefault(&o.MaximumPacketSize, 128<<10)
-	setDefault(&o.KeepAliveMin, 30)
 	setDefault(&o.KeepAliveMax, 1200)
 	setDefault(&o.ConnectTimeout, 10*time.Second)
 	setDefault(&o.SessionExpiryMax, math.MaxUint32)

@@ -38,10 +38,14 @@ func (h *Hook) subscribe(cl *mqtt.Client, l *link, pk *packets.Packet) domain.Fa
 			ack.ReasonCodes[i] = subackReason(l.version, 0, domain.Errorf(domain.InvalidRequest, "not a topic filter"))
 		default:
 			places = append(places, i)
+			qos := min(f.Qos, 1)
+			if topic, _ := domain.ParseFilter(f.Filter); topic.Kind == domain.SignalsTopic {
+				qos = 0
+			}
 			subs = append(subs, domain.Subscription{
 				Filter: strings.Clone(f.Filter), // it is a part of the packet
 				Options: domain.SubscribeOptions{
-					QoS: min(f.Qos, 1), NoLocal: f.NoLocal, RetainAsPublished: f.RetainAsPublished, RetainHandling: f.RetainHandling,
+					QoS: qos, NoLocal: f.NoLocal, RetainAsPublished: f.RetainAsPublished, RetainHandling: f.RetainHandling,
 					Identifier: f.Identifier,
 				},
 			})

@@ -113,7 +113,8 @@ func (s *Store) endSpare(ctx context.Context, q runner, begun domain.RefreshToke
 	return noteEnded(ctx, q, domain.Ending{User: begun.User})
 }
 
-// usedKept is how many used tokens of a login are remembered: the use of one that is older is refused and ends nothing.
+// usedKept is how many used tokens of a login are remembered. Of those that are older, whoever calls Refresh has to know the login
+// from the token itself.
 const usedKept = 100
 
 // Refresh exchanges a token that was not used yet: it marks it as used, stores next in its family, and gives next back

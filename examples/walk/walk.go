@@ -61,9 +61,12 @@ func Run(ctx context.Context, args []string, out io.Writer, name string, tell fu
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.StringVar(&g.HTTP, "http", "http://127.0.0.1:8080", "base `URL` of the gateway's HTTP API")
 	flags.StringVar(&g.MQTT, "mqtt", "127.0.0.1:1883", "`host:port` of the gateway's MQTT listener")
-	flags.StringVar(&g.AdminKey, "key", os.Getenv("PARLEY_ADMIN_KEY"), "admin `key` (default: $PARLEY_ADMIN_KEY)")
+	flags.StringVar(&g.AdminKey, "key", "", "admin `key` (default: $PARLEY_ADMIN_KEY)")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if g.AdminKey == "" { // not a default of the flag: those are printed by -h
+		g.AdminKey = os.Getenv("PARLEY_ADMIN_KEY")
 	}
 	if g.AdminKey == "" {
 		return errors.New("no admin key: start a gateway with `PARLEY_ADMIN_KEY=… bin/parley serve`, and give the same key to this example")

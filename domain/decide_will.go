@@ -142,9 +142,9 @@ type WillID string
 // StoredWill is the will of a session as the store keeps it.
 type StoredWill struct {
 	// ID is unique to the connection, and made up by its gateway.
-	ID     WillID
-	Sender SenderID
-	Device string
+	ID WillID
+	// Principal is who set it: its sender, device and what proved it are kept.
+	Principal Principal
 	// Node is the gateway that has the connection, Opened when that began, in milliseconds since 1970.
 	Node   string
 	Opened int64
@@ -170,7 +170,7 @@ type WillQuery struct {
 
 // DueWill is a will that is to be carried out.
 type DueWill struct {
-	// Principal is who it is of, with the device; zero: a user or service that was deleted.
+	// Principal is who it is of, with the device and what proved it; zero: a user or service that was deleted.
 	Principal Principal
 	Will      Will
 	// Forgiving is that of its WillEnd.

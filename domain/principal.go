@@ -37,6 +37,11 @@ func (p Principal) IsUser() bool { return p.User != 0 && p.Service == 0 && !p.Ad
 // ByToken reports whether p is a user who was proven by a token, ours or another issuer's.
 func (p Principal) ByToken() bool { return p.IsUser() && (p.External || p.Login != [16]byte{}) }
 
+// Proven reports whether it is known what proved p: a password, a token or a key.
+func (p Principal) Proven() bool {
+	return p.External || p.Login != [16]byte{} || p.Proof != [32]byte{}
+}
+
 // IsBackend reports whether p is a service or the admin key: it acts with every right in the trees that it sees.
 func (p Principal) IsBackend() bool { return p.Service != 0 || p.Admin }
 

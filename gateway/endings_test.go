@@ -139,3 +139,25 @@ func TestLoginsThatEndElsewhereLeaveNoWills(t *testing.T) {
 		h.want("after a loss", "willMessage lost")
 	})
 }
+
+func TestWaitingWillsOfEndedLoginsAreRefused(t *testing.T) {
+	// Whoever is locked out must not be heard an hour later, on whatever node.
+	synctest.Test(t, func(t *testing.T) {
+		e := &elsewhere{gone: make(map[string]bool)}
+		h := newHeir(t, func(o *gateway.Options) {
+			store := o.History.(*memory)
+			o.Endings = e
+			o.Authenticator = &door{store: store, login: func(domain.Hello) [16]byte { return [16]byte{1} }}
+		})
+		for _, name := range []string{"phone", "desk"} {
+			h.connect(1, device(name), durable(86400), h.withWill(name, 3600)).hangUp()
+		}
+		h.pass(time.Minute)
+		e.set(func() { e.gone["phone"] = true })
+		h.pass(2 * time.Hour)
+		h.want("when they are due", "willMessage desk")
+		if n := h.outcome("refused"); n != 1 || h.wills.kept() != 0 {
+			t.Errorf("%v wills were refused, %d are left", n, h.wills.kept())
+		}
+	})
+}

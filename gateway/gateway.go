@@ -95,6 +95,7 @@ type Gateway struct {
 	endings atomic.Int64
 	auth    Authenticator
 	logins  Logins
+	proofs  Endings
 	hub     *hub
 	shards  []*shard
 	// presence is who of the connected users is there.
@@ -154,7 +155,7 @@ func New(o Options) (*Gateway, error) {
 		history: o.History, sessions: o.Sessions, missed: o.Missed, node: newKey(),
 		wills: o.Wills, willsDue: make(chan struct{}, 1), maxMarked: either(o.MaxMarked, 100),
 		maxUserSessions: o.MaxUserSessions, maxQueue: either(o.MaxQueue, 4096),
-		maxWaiting: either(o.MaxWaitingBytes, 256<<20), auth: o.Authenticator, logins: o.Logins, links: o.Links, contents: o.Contents, limits: o.Limits, logger: o.Logger, now: o.Now,
+		maxWaiting: either(o.MaxWaitingBytes, 256<<20), auth: o.Authenticator, logins: o.Logins, proofs: o.Endings, links: o.Links, contents: o.Contents, limits: o.Limits, logger: o.Logger, now: o.Now,
 		messageRate: o.MessageRate, commandRate: o.CommandRate, transientRate: o.TransientRate,
 		maxSubscriptions: either(o.MaxSubscriptions, 1000), maxSessions: o.MaxSessions,
 		maxDirect: maxDirectQueue, maxDirectBytes: either(o.MaxDirectBytes, 1<<20),

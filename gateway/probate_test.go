@@ -111,18 +111,20 @@ func (p *probate) DueWills(_ context.Context, q domain.WillQuery) (due []domain.
 }
 
 func (p *probate) principal(w *testament) domain.Principal {
-	if w.Sender < 0 {
+	if w.Principal.IsBackend() {
 		s := service(1)
-		s.Device = w.Device
+		s.Device = w.Principal.Device
 		return s
 	}
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
-	u, ok := p.store.users[domain.UserID(w.Sender)]
+	u, ok := p.store.users[w.Principal.User]
 	if !ok || u.Deleted {
 		return domain.Principal{}
 	}
-	return u.Principal(w.Device)
+	now := u.Principal(w.Principal.Device)
+	now.Login = w.Principal.Login
+	return now
 }
 
 // settle deals with the wills of a device that has come back.
@@ -130,7 +132,7 @@ func (p *probate) settle(o domain.SessionOpening, stored *domain.StoredSession) 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	earlier := func(w *testament) bool {
-		return w.Sender == domain.SenderID(o.User) && w.Device == o.Device && w.Opened < o.Now
+		return w.Principal.User == o.User && w.Principal.Device == o.Device && w.Opened < o.Now
 	}
 	stored.WillsCancelled = p.remove(func(w *testament) bool {
 		return earlier(w) && (w.end.Forgiving || w.Will.Delay > 0 && stored.Present)

@@ -158,7 +158,7 @@ func (s *Session) keepWill(ctx context.Context, w *domain.Will) error {
 	}
 	s.will.delay = w.Delay
 	stored := domain.StoredWill{
-		ID: s.will.id, Sender: s.principal.Sender(), Device: s.principal.Device, Node: s.g.node, Opened: s.opened, Will: *w,
+		ID: s.will.id, Principal: s.principal, Node: s.g.node, Opened: s.opened, Will: *w,
 	}
 	s.mu.Unlock()
 	return s.g.wills.KeepWill(ctx, stored, domain.Millis(s.g.now()))
@@ -340,21 +340,27 @@ func (g *Gateway) executeDue(q domain.WillQuery) (next int64, err error) {
 		var due []domain.DueWill
 		due, next, err = g.wills.DueWills(ctx, q)
 		cancel()
+		refused := g.lockedOut(due)
 		var all sync.WaitGroup
-		for _, w := range due {
+		for i, w := range due {
 			all.Add(1)
 			if w.Forgiving && g.hub.here(w.Principal) { // a service: nobody has noticed that it has come back
 				g.metrics.wills.WithLabelValues(willCancelled).Inc()
 				all.Done()
 				continue
 			}
-			g.execute(w, func(err error) {
+			done := func(err error) {
 				g.metrics.wills.WithLabelValues(willOutcome(err)).Inc()
 				if err != nil {
 					g.logger.Info("a will is not sent", slog.Any("error", err))
 				}
 				all.Done()
-			})
+			}
+			if refused[i] != nil {
+				done(refused[i])
+				continue
+			}
+			g.execute(w, done)
 		}
 		all.Wait()
 		g.underway.Done()
@@ -362,6 +368,32 @@ func (g *Gateway) executeDue(q domain.WillQuery) (next int64, err error) {
 			return next, err
 		}
 	}
+}
+
+// lockedOut gives for each will why it must not be sent if the login that set it was ended since.
+func (g *Gateway) lockedOut(due []domain.DueWill) []error {
+	refused := make([]error, len(due))
+	var all sync.WaitGroup
+	for i, w := range due {
+		all.Go(func() { refused[i] = g.holds(w.Principal) })
+	}
+	all.Wait()
+	return refused
+}
+
+// holds refuses whom what proved it would prove no more. That a token has expired since does not matter.
+func (g *Gateway) holds(p domain.Principal) (err error) {
+	if g.proofs == nil || !p.Proven() {
+		return nil
+	}
+	defer g.contain("looking for the login of a will", &err)
+	ctx, cancel := context.WithTimeout(g.running, g.commitTimeout)
+	defer cancel()
+	holds, err := g.proofs.Holds(ctx, p)
+	if err == nil && !holds {
+		err = domain.Errorf(domain.NotAuthenticated, "the login that set it was ended")
+	}
+	return err
 }
 
 // execute carries out a will. Nobody is told of a refusal but who may have asked for a reply.

@@ -30,7 +30,8 @@ func newWillTexts(d *dialect) willTexts {
 		WHERE s.user_id = wills.sender_id AND s.device = wills.device AND s.opened_at = wills.opened_at), 0)`
 	return willTexts{
 		take: `DELETE FROM wills WHERE id IN (SELECT id FROM wills WHERE due_at <= $1 AND (CAST($2 AS text) = '' OR node = $2)
-			ORDER BY due_at LIMIT $3` + skip + `) RETURNING due_at, sender_id, device, forgiving, delay, publish`,
+			ORDER BY due_at LIMIT $3` + skip + `) RETURNING due_at, sender_id, device, forgiving, delay, publish,
+			login, external, issued, proof`,
 		loseSome: `UPDATE wills SET due_at = CASE WHEN opened_at > $2 THEN opened_at ELSE $2 END +
 			1000 * CASE WHEN delay < ` + expiry + ` THEN delay ELSE ` + expiry + ` END
 			WHERE id IN (SELECT id FROM wills WHERE node = $1 AND due_at IS NULL ORDER BY id LIMIT $3` + d.lock + `) AND due_at IS NULL`,
@@ -38,7 +39,8 @@ func newWillTexts(d *dialect) willTexts {
 }
 
 const (
-	keepWill = `INSERT INTO wills (id, sender_id, device, node, opened_at, delay, publish) VALUES ($1, $2, $3, $4, $5, $6, $7)
+	keepWill = `INSERT INTO wills (id, sender_id, device, node, opened_at, delay, publish, login, external, issued, proof)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 		ON CONFLICT (id) DO UPDATE SET delay = excluded.delay, publish = excluded.publish WHERE wills.due_at IS NULL`
 	deleteWill    = `DELETE FROM wills WHERE id = $1`
 	deleteWillsOf = `DELETE FROM wills WHERE sender_id = $1`
@@ -72,12 +74,14 @@ func (s *Store) KeepWill(ctx context.Context, w domain.StoredWill, now int64) er
 	if err != nil {
 		return refusal(err)
 	}
+	p := w.Principal
 	return s.write(ctx, func(q runner) error {
 		// A gateway that ends without having said that it lives would leave nothing by which to find its wills.
 		if _, err := q.exec(ctx, addNode, w.Node, now); err != nil {
 			return err
 		}
-		_, err := q.exec(ctx, keepWill, string(w.ID), int64(w.Sender), w.Device, w.Node, w.Opened, int64(w.Will.Delay), body)
+		_, err := q.exec(ctx, keepWill, string(w.ID), int64(p.Sender()), p.Device, w.Node, w.Opened, int64(w.Will.Delay), body,
+			p.Login[:], p.External, p.Issued, p.Proof[:])
 		return err
 	})
 }
@@ -135,18 +139,20 @@ func (s *Store) takeWills(ctx context.Context, q runner, query domain.WillQuery)
 	var rows []row
 	err := each(ctx, q, func(r *sqlx.Rows) error {
 		var t row
-		var device string
 		var delay int64
-		var body sql.RawBytes
-		if err := r.Scan(&t.at, &t.sender, &device, &t.will.Forgiving, &delay, &body); err != nil {
+		var body, login, proof sql.RawBytes
+		p := &t.will.Principal
+		err := r.Scan(&t.at, &t.sender, &p.Device, &t.will.Forgiving, &delay, &body, &login, &p.External, &p.Issued, &proof)
+		if err != nil {
 			return err
 		}
+		copy(p.Login[:], login)
+		copy(p.Proof[:], proof)
 		var b willBody
 		if err := json.Unmarshal(body, &b); err != nil {
 			return fmt.Errorf("a will: %w", err)
 		}
 		t.will.Will = domain.Will{Publish: domain.Publish(b), Delay: uint32(delay)}
-		t.will.Principal.Device = device
 		rows = append(rows, t)
 		return nil
 	}, s.text.wills.take, query.Now, query.Node, int64(query.Limit))
@@ -157,15 +163,15 @@ func (s *Store) takeWills(ctx context.Context, q runner, query domain.WillQuery)
 	due := make([]domain.DueWill, len(rows))
 	for i, t := range rows {
 		due[i] = t.will
-		if due[i].Principal, err = s.principal(ctx, q, t.sender, t.will.Principal.Device); err != nil {
+		if due[i].Principal, err = s.principal(ctx, q, t.sender, t.will.Principal); err != nil {
 			return nil, err
 		}
 	}
 	return due, nil
 }
 
-// principal gives who a sender is on a device; the zero value: it was deleted.
-func (s *Store) principal(ctx context.Context, q runner, sender int64, device string) (domain.Principal, error) {
+// principal gives who a sender is by now, on the device and proven as it was; the zero value: it was deleted.
+func (s *Store) principal(ctx context.Context, q runner, sender int64, was domain.Principal) (domain.Principal, error) {
 	var p domain.Principal
 	if sender < 0 {
 		list, err := scanServices(ctx, q, selectService+" WHERE s.id = $1", -sender)
@@ -178,9 +184,9 @@ func (s *Store) principal(ctx context.Context, q runner, sender int64, device st
 		if err != nil || len(list) == 0 || list[0].Deleted {
 			return p, err
 		}
-		p = list[0].Principal(device)
+		p = list[0].Principal(was.Device)
 	}
-	p.Device = device
+	p.Device, p.Login, p.External, p.Issued, p.Proof = was.Device, was.Login, was.External, was.Issued, was.Proof
 	return p, nil
 }
 

@@ -11,7 +11,7 @@ import (
 // will makes the will of a connection that began at opened on node a; its text is its id.
 func will(w *World, user int, device, id string, opened int64, delay uint32) domain.StoredWill {
 	return domain.StoredWill{
-		ID: domain.WillID(id), Sender: domain.SenderID(w.Users[user].ID), Device: device, Node: "a", Opened: opened,
+		ID: domain.WillID(id), Principal: w.Users[user].Principal(device), Node: "a", Opened: opened,
 		Will: domain.Will{
 			Publish: domain.Publish{Topic: "commands/" + id, Payload: []byte(id), Version: 5, QoS: 1}, Delay: delay,
 		},
@@ -118,10 +118,13 @@ func willsAreKeptWhole(t *testing.T, b Backend) {
 		},
 		Delay: 4_294_967_295,
 	}
+	token, bot, gone := w.Users[0].Principal("ö"), billing.Principal(), services[1].Principal()
+	token.Login, token.Issued, token.External = [16]byte{1, 0, 0xff}, 1_700_000_000_000, true
+	bot.Device, bot.Proof, gone.Device, gone.Proof = "bot", [32]byte{0, 0xff, 2}, "bot", [32]byte{2}
 	keep(t, s,
-		domain.StoredWill{ID: "1", Sender: domain.SenderID(w.Users[0].ID), Device: "ö", Node: "a", Opened: 1, Will: whole},
-		domain.StoredWill{ID: "2", Sender: -domain.SenderID(billing.ID), Device: "bot", Node: "a", Opened: 1, Will: whole},
-		domain.StoredWill{ID: "3", Sender: -domain.SenderID(services[1].ID), Device: "bot", Node: "a", Opened: 1, Will: whole},
+		domain.StoredWill{ID: "1", Principal: token, Node: "a", Opened: 1, Will: whole},
+		domain.StoredWill{ID: "2", Principal: bot, Node: "a", Opened: 1, Will: whole},
+		domain.StoredWill{ID: "3", Principal: gone, Node: "a", Opened: 1, Will: whole},
 		will(w, 1, "phone", "4", 1, 0), will(w, 1, "tablet", "5", 1, 0))
 	for i, id := range []domain.WillID{"1", "2", "3", "4"} {
 		must(t, s.EndWill(ctx, id, domain.WillEnd{Due: int64(10 + i), Forgiving: i == 1}))
@@ -129,12 +132,10 @@ func willsAreKeptWhole(t *testing.T, b Backend) {
 	must(t, s.DeleteService(ctx, "acme", "gone"))
 	must(t, s.Close())
 	s = place.Open(t)
-	bot := billing.Principal()
-	bot.Device = "bot"
 	due, at, err := s.DueWills(ctx, domain.WillQuery{Now: 12, Limit: 10})
 	must(t, err)
 	equal(t, "due after a restart", due, []domain.DueWill{
-		{Principal: w.Users[0].Principal("ö"), Will: whole}, {Principal: bot, Will: whole, Forgiving: true}, {Will: whole},
+		{Principal: token, Will: whole}, {Principal: bot, Will: whole, Forgiving: true}, {Will: whole},
 	})
 	equal(t, "the next", at, int64(13))
 

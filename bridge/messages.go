@@ -20,11 +20,6 @@ type sendMessageRequest struct {
 	} `nameHint:"SendMessageRequest"`
 }
 
-type messagePath struct {
-	UUID    string `path:"uuid" doc:"The conversation."`
-	Message string `path:"message" doc:"The message."`
-}
-
 type removeMessageRequest struct {
 	UUID    string `path:"uuid" doc:"The conversation."`
 	Message string `path:"message" doc:"The message."`

@@ -28,10 +28,14 @@ func buildSchedule(
 		defer close(done)
 		s.Run(running)
 	}()
-	l.onStop("schedule", func(context.Context) error {
+	l.onStop("schedule", func(ctx context.Context) error {
 		cancel()
-		<-done
-		return nil
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done(): // the store may not answer; what is unfinished is taken again
+			return ctx.Err()
+		}
 	})
 	return s, nil
 }

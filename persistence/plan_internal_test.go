@@ -100,7 +100,7 @@ func asked(s *Store) map[string]string {
 		listScheduled:                            "scheduled_list",
 		cancelScheduled:                          "scheduled_pkey",
 		finishScheduled:                          "scheduled_pkey",
-		deferScheduled:                           "scheduled_pkey",
+		s.text.scheduled.wait:                    "scheduled_pkey",
 		s.text.scheduled.take:                    "scheduled_due",
 	}
 }

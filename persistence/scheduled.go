@@ -235,29 +235,41 @@ func (s *Store) CancelScheduled(ctx context.Context, id domain.ScheduledID, now 
 	return n, err
 }
 
+// scheduledTexts are the statements about what is to be sent later that differ between the dialects.
 type scheduledTexts struct {
-	take string
+	alone, take, wait string
 }
 
 func newScheduledTexts(d *dialect) scheduledTexts {
-	skip := ""
+	skip, alone := "", ""
 	if d.lock != "" {
-		skip = d.lock + " SKIP LOCKED"
+		skip, alone = d.lock+" SKIP LOCKED", `SELECT 1 FROM pg_advisory_xact_lock(7102530000000015)`
 	}
 	return scheduledTexts{
+		alone: alone,
+		wait:  `UPDATE scheduled SET taken_until = $2 WHERE state < 1 AND taken_until IS NOT NULL AND ` + d.amongIDs("id", "$1"),
 		take: `UPDATE scheduled SET taken_until = $2 WHERE id IN (
-			SELECT id FROM scheduled WHERE state = 0 AND due_at <= $1 AND (taken_until IS NULL OR taken_until <= $1)
-			ORDER BY due_at LIMIT $3` + skip + `) RETURNING ` + scheduledColumns + `, body,
+			SELECT id FROM scheduled s WHERE state = 0 AND due_at <= $1 AND (taken_until IS NULL OR taken_until <= $1)
+				AND NOT EXISTS (SELECT 1 FROM scheduled o WHERE o.conversation_id = s.conversation_id AND o.state = 0 AND o.taken_until > $1)
+			ORDER BY due_at, created_at LIMIT $3` + skip + `) RETURNING ` + scheduledColumns + `, body,
 			service_id = 0 OR EXISTS (SELECT 1 FROM services v WHERE v.id = service_id)`,
 	}
 }
 
 // TakeDue gives what was due by now, at most limit, for the caller to send: until the other time nobody else gets it, and from
-// now on nobody cancels it. Where Service is -1 the service is not there any more.
+// now on nobody cancels it. While some of a conversation is held like this, nothing else of it is given, so that its order holds.
+// Where Service is -1 the service is not there any more.
 func (s *Store) TakeDue(ctx context.Context, now, until int64, limit int) ([]domain.Scheduled, error) {
 	var list []domain.Scheduled
 	err := s.write(ctx, func(q runner) error {
 		list = nil
+		if s.text.scheduled.alone != "" {
+			// Who takes at the same time does not see yet what is held; the next statement does.
+			var locked int64
+			if _, err := one(ctx, q, []any{&locked}, s.text.scheduled.alone); err != nil {
+				return err
+			}
+		}
 		return each(ctx, q, func(rows *sqlx.Rows) error {
 			var n domain.Scheduled
 			var there bool
@@ -275,10 +287,7 @@ func (s *Store) TakeDue(ctx context.Context, now, until int64, limit int) ([]dom
 	return list, err
 }
 
-const (
-	finishScheduled = `UPDATE scheduled SET state = $2, finished_at = $3, outcome = $4, body = NULL WHERE id = $1 AND state < 1`
-	deferScheduled  = `UPDATE scheduled SET taken_until = $2 WHERE id = $1 AND state < 1 AND taken_until IS NOT NULL`
-)
+const finishScheduled = `UPDATE scheduled SET state = $2, finished_at = $3, outcome = $4, body = NULL WHERE id = $1 AND state < 1`
 
 // FinishScheduled writes what became of something that [Store.TakeDue] gave, and forgets what was to be sent.
 func (s *Store) FinishScheduled(ctx context.Context, id domain.ScheduledID, o domain.Outcome) error {
@@ -296,10 +305,14 @@ func (s *Store) FinishScheduled(ctx context.Context, id domain.ScheduledID, o do
 	})
 }
 
-// DeferScheduled lets something that [Store.TakeDue] gave be taken again from the time on.
-func (s *Store) DeferScheduled(ctx context.Context, id domain.ScheduledID, until int64) error {
+// DeferScheduled lets things that [Store.TakeDue] gave be taken again from the time on.
+func (s *Store) DeferScheduled(ctx context.Context, ids []domain.ScheduledID, until int64) error {
+	list := make([]domain.ConversationID, len(ids))
+	for i, id := range ids {
+		list[i] = domain.ConversationID(id)
+	}
 	return s.write(ctx, func(q runner) error {
-		_, err := q.exec(ctx, deferScheduled, id[:], until)
+		_, err := q.exec(ctx, s.text.scheduled.wait, s.d.ids(list), until)
 		return err
 	})
 }

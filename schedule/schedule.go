@@ -37,11 +37,12 @@ type Store interface {
 // Due is what sending needs of the store. Several gateways may send at once: each gets other work. Times are milliseconds since
 // 1970.
 type Due interface {
-	// TakeDue gives what was due by now, which nobody else gets until the other time.
+	// TakeDue gives what was due by now, which nobody else gets until the other time, nor anything of the same conversation
+	// while some of it is held like this.
 	TakeDue(ctx context.Context, now, until int64, limit int) ([]domain.Scheduled, error)
-	// FinishScheduled writes what became of it; DeferScheduled leaves it to be taken again from a time on.
+	// FinishScheduled writes what became of it; DeferScheduled leaves several to be taken again from a time on.
 	FinishScheduled(ctx context.Context, id domain.ScheduledID, o domain.Outcome) error
-	DeferScheduled(ctx context.Context, id domain.ScheduledID, until int64) error
+	DeferScheduled(ctx context.Context, ids []domain.ScheduledID, until int64) error
 }
 
 // Options configure [New]. Store, Do and Consider are required.

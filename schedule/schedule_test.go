@@ -100,7 +100,7 @@ func (s *shelf) TakeDue(_ context.Context, now, until int64, limit int) (due []d
 		return nil, errGone()
 	}
 	for _, r := range s.rows {
-		if (r.State == domain.ScheduledPending || r.State == domain.ScheduledSending) && r.At <= now && r.until <= now {
+		if unsent(r) && r.At <= now && r.until <= now && !s.holds(r.Conversation, now) {
 			due = append(due, r.Scheduled)
 		}
 	}
@@ -113,6 +113,20 @@ func (s *shelf) TakeDue(_ context.Context, now, until int64, limit int) (due []d
 	}
 	s.most = max(s.most, len(due))
 	return due, nil
+}
+
+func unsent(r *row) bool {
+	return r.State == domain.ScheduledPending || r.State == domain.ScheduledSending
+}
+
+// holds reports whether somebody has something of the conversation. The caller holds mu.
+func (s *shelf) holds(c *domain.ConversationID, now int64) bool {
+	for _, r := range s.rows {
+		if c != nil && r.Conversation != nil && *r.Conversation == *c && unsent(r) && r.until > now {
+			return true
+		}
+	}
+	return false
 }
 
 // FinishScheduled implements schedule.Due.
@@ -132,10 +146,12 @@ func (s *shelf) FinishScheduled(_ context.Context, id domain.ScheduledID, o doma
 }
 
 // DeferScheduled implements schedule.Due.
-func (s *shelf) DeferScheduled(_ context.Context, id domain.ScheduledID, until int64) error {
+func (s *shelf) DeferScheduled(_ context.Context, ids []domain.ScheduledID, until int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rows[id].until = until
+	for _, id := range ids {
+		s.rows[id].until = until
+	}
 	return nil
 }
 
@@ -427,7 +443,11 @@ func TestOneMessageWhateverIsKilled(t *testing.T) {
 				s, _ := begin(t, store, p)
 				begin(t, store, p) // another gateway
 				n := plan(t, s, billing(), message("once", ""), in(time.Minute))
+				store.mu.Lock()
+				p.mu.Lock()
 				hinder(store, p)
+				p.mu.Unlock()
+				store.mu.Unlock()
 				pass(3 * time.Minute)
 				got := store.get(n.ID)
 				if texts := p.texts(); len(texts) != 1 || got.State != domain.ScheduledSent || got.Outcome.Seq != 1 || got.taken != 3 {
@@ -463,6 +483,55 @@ func TestAnOutageDelaysAndLosesNothing(t *testing.T) {
 		}
 		if store.most > 64 {
 			t.Errorf("%d were in memory at once", store.most)
+		}
+	})
+}
+
+func TestNothingOvertakesWhatHasToWait(t *testing.T) {
+	// Neither what was taken with it, nor what is due while it waits; and another conversation does not wait.
+	synctest.Test(t, func(t *testing.T) {
+		store, p := newShelf(), newPost()
+		p.refuse = func(try int) error {
+			if try == 1 {
+				return errGone()
+			}
+			return nil
+		}
+		s, _ := begin(t, store, p)
+		for i, text := range []string{"a", "b", "c", "d"} {
+			plan(t, s, billing(), message(text, ""), in(time.Minute)+int64(i))
+		}
+		plan(t, s, billing(), message("e", ""), in(time.Minute+1500*time.Millisecond))
+		elsewhere := message("-", "")
+		elsewhere.Conversation = domain.ConversationID{2}
+		plan(t, s, billing(), elsewhere, in(time.Minute+500*time.Millisecond))
+		pass(2 * time.Minute)
+		if got := p.texts(); !slices.Equal(got, []string{"-", "a", "b", "c", "d", "e"}) {
+			t.Errorf("sent %v", got)
+		}
+	})
+}
+
+func TestEndingFinishesWhatWasBegunAndLeavesTheRest(t *testing.T) {
+	// A gateway that is to end does not work off what it has taken, which may last; another one has it at once.
+	synctest.Test(t, func(t *testing.T) {
+		store, p := newShelf(), newPost()
+		p.delay = 10 * time.Second
+		s, end := begin(t, store, p)
+		for i := range 20 {
+			plan(t, s, billing(), message(fmt.Sprintf("%02d", i), ""), in(time.Minute)+int64(i))
+		}
+		pass(62 * time.Second)
+		began := time.Now()
+		end()
+		if lasted := time.Since(began); lasted > 10*time.Second || len(p.texts()) != 1 {
+			t.Errorf("it ended after %v and sent %v", lasted, p.texts())
+		}
+		p.delay = 0
+		begin(t, store, p)
+		pass(2 * time.Second)
+		if got := p.texts(); len(got) != 20 || !slices.IsSorted(got) {
+			t.Errorf("sent %v", got)
 		}
 	})
 }
@@ -525,8 +594,8 @@ func TestWhatIsRefusedInTheEndIsTold(t *testing.T) {
 	// The conversation may be removed and the user gone by then: the service finds out why nothing came.
 	synctest.Test(t, func(t *testing.T) {
 		store, p := newShelf(), newPost()
-		s, _ := begin(t, store, p)
 		p.refuse = func(int) error { return domain.Errorf(domain.ConversationRemoved, "the conversation was removed") }
+		s, _ := begin(t, store, p)
 		removed := plan(t, s, billing(), message("x", ""), in(time.Minute))
 		asBob := billing().OnBehalfOf(domain.User{ID: 5, Username: "bob@chat.acme", Root: 1, Account: 2})
 		gone := plan(t, s, asBob, message("x", ""), in(time.Hour))

@@ -20,7 +20,8 @@ const (
 	sendersAtOnce = 16
 )
 
-// Run sends what is due until ctx ends, and what it has begun by then.
+// Run sends what is due until ctx ends, and the one of each conversation that it has begun by then; the others it took are left to
+// other gateways, or to the next start.
 func (s *Service) Run(ctx context.Context) {
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
@@ -45,15 +46,15 @@ func (s *Service) round(ctx context.Context) {
 			}
 			return
 		}
-		// What was taken is finished, whatever ends meanwhile.
-		s.sendAll(context.WithoutCancel(ctx), due)
+		s.sendAll(ctx, due)
 		if len(due) < dueAtOnce {
 			return
 		}
 	}
 }
 
-// sendAll sends what is due: in each conversation one after the other, in the order given.
+// sendAll sends what is due: in each conversation one after the other, in the order given. After one that has to wait, or when
+// ctx ends, the rest of its conversation waits as well: nothing overtakes.
 func (s *Service) sendAll(ctx context.Context, due []domain.Scheduled) {
 	type target struct {
 		conversation domain.ConversationID
@@ -77,28 +78,51 @@ func (s *Service) sendAll(ctx context.Context, due []domain.Scheduled) {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			for _, n := range by[t] {
-				s.send(ctx, n)
-			}
+			s.sendInOrder(ctx, by[t])
 		})
 	}
 	all.Wait()
 }
 
-// send carries out something that is due, and writes what became of it.
-func (s *Service) send(ctx context.Context, n *domain.Scheduled) {
+func (s *Service) sendInOrder(ctx context.Context, list []*domain.Scheduled) {
+	// What was begun is finished, whatever ends meanwhile.
+	working := context.WithoutCancel(ctx)
+	for i, n := range list {
+		if ctx.Err() != nil {
+			s.wait(working, list[i:], 0)
+			return
+		}
+		if !s.send(working, n) {
+			s.wait(working, list[i:], again)
+			return
+		}
+	}
+}
+
+// wait lets what was taken be taken again after a time, also by others: nobody shall wait for this gateway, which may be ending.
+func (s *Service) wait(ctx context.Context, list []*domain.Scheduled, after time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, taken)
+	defer cancel()
+	ids := make([]domain.ScheduledID, len(list))
+	for i, n := range list {
+		ids[i] = n.ID
+	}
+	if err := s.Store.DeferScheduled(ctx, ids, domain.Millis(s.Now().Add(after))); err != nil {
+		s.Logger.Warn("something scheduled is tried again later", "scheduled", ids[0].String(), "and after it", len(ids)-1, "error", err)
+	}
+}
+
+// send carries out something that is due, and writes what became of it. False: it has to wait, and nobody knows whether it was
+// sent.
+func (s *Service) send(ctx context.Context, n *domain.Scheduled) bool {
 	ctx, cancel := context.WithTimeout(ctx, taken)
 	defer cancel()
 	o, err := s.carryOut(ctx, n)
 	now := s.Now()
 	switch domain.CodeOf(err) {
 	case domain.Unavailable, domain.RateLimited:
-		// Nobody knows whether it was sent. Nobody else shall wait for this gateway, which may be ending.
 		s.metrics.retries.Inc()
-		if err := s.Store.DeferScheduled(ctx, n.ID, domain.Millis(now.Add(again))); err != nil {
-			s.Logger.Warn("something scheduled is tried again later", "scheduled", n.ID.String(), "error", err)
-		}
-		return
+		return false
 	case "":
 		s.metrics.finished.WithLabelValues(string(domain.ScheduledSent)).Inc()
 		s.metrics.late.Observe(now.Sub(time.UnixMilli(n.At)).Seconds())
@@ -114,6 +138,7 @@ func (s *Service) send(ctx context.Context, n *domain.Scheduled) {
 		// It is taken again after a time, and found to be sent.
 		s.Logger.Warn("what became of something scheduled is not written", "scheduled", n.ID.String(), "error", err)
 	}
+	return true
 }
 
 // carryOut runs the command of something scheduled, with the rights that its sender has now.

@@ -24,7 +24,7 @@ type Scheduler interface {
 type DueKeeper interface {
 	TakeDue(ctx context.Context, now, until int64, limit int) ([]domain.Scheduled, error)
 	FinishScheduled(ctx context.Context, id domain.ScheduledID, o domain.Outcome) error
-	DeferScheduled(ctx context.Context, id domain.ScheduledID, until int64) error
+	DeferScheduled(ctx context.Context, ids []domain.ScheduledID, until int64) error
 }
 
 // scheduled makes a message of a service for a conversation, to be sent at a time.
@@ -103,8 +103,8 @@ func scheduledMessagesWait(t *testing.T, b Backend) {
 		}
 	}
 	equal(t, "what was due, in its order", ids, []domain.ScheduledID{first.ID, announced.ID})
-	if again, err := w.Store.TakeDue(ctx, at+99, at+200, 10); err != nil || len(again) != 1 {
-		t.Errorf("while taken: %d, %v", len(again), err) // only the one that is due meanwhile
+	if again, err := w.Store.TakeDue(ctx, at+99, at+200, 10); err != nil || len(again) != 0 {
+		t.Errorf("while taken: %d, %v", len(again), err) // what is due meanwhile does not overtake
 	}
 	// Who took it may have died.
 	again, err := w.Store.TakeDue(ctx, at+100, at+300, 1)
@@ -112,9 +112,9 @@ func scheduledMessagesWait(t *testing.T, b Backend) {
 	if len(again) != 1 || again[0].ID != first.ID {
 		t.Errorf("taken again: %+v", again)
 	}
-	must(t, w.Store.DeferScheduled(ctx, first.ID, at+150))
+	must(t, w.Store.DeferScheduled(ctx, []domain.ScheduledID{first.ID}, at+150))
 	must(t, w.Store.FinishScheduled(ctx, announced.ID, domain.Outcome{Time: at, Announcement: domain.AnnouncementID{7}}))
-	if again, err := w.Store.TakeDue(ctx, at+150, at+300, 10); err != nil || len(again) != 1 || again[0].ID != first.ID {
+	if again, err := w.Store.TakeDue(ctx, at+150, at+300, 10); err != nil || len(again) != 2 || again[0].ID != first.ID || again[1].ID != later.ID {
 		t.Errorf("after a time: %+v, %v", again, err)
 	}
 	refusal := domain.Errorf(domain.AccessDenied, "not any more")
@@ -181,10 +181,10 @@ func cancellingMeetsSending(t *testing.T, b Backend) {
 	// Whoever is told that a message is cancelled must never see it; and two nodes never get the same one.
 	all := worlds(t, b, 2)
 	w, by := all[0], all[0].service()
-	c := w.Group(w.Store.Committers()[0], 1)
 	const at, n = 2_000_000_000_000, 60
 	ids := make([]domain.ScheduledID, n)
 	for i := range ids {
+		c := w.Group(w.Store.Committers()[0], 1) // of one conversation one at a time is given
 		ids[i] = w.plan(by, w.scheduled(by, c.ID, "x", at+int64(i))).ID
 	}
 	var mu sync.Mutex
@@ -233,6 +233,71 @@ func cancellingMeetsSending(t *testing.T, b Backend) {
 	}
 	_, err := w.Store.CancelScheduled(t.Context(), domain.ScheduledID{1}, at)
 	refused(t, "nothing", err, domain.NotFound)
+}
+
+func scheduledKeepsItsOrder(t *testing.T, b Backend) {
+	// Whatever gateways take at the same time, and whatever has to wait: in a conversation nothing is given to anybody before
+	// what was due earlier is done.
+	all := worlds(t, b, 2)
+	w, by, ctx := all[0], all[0].service(), t.Context()
+	c, other := w.Group(w.Store.Committers()[0], 1), w.Group(w.Store.Committers()[0], 1)
+	const at, n = 2_000_000_000_000, 40
+	ids := make([]domain.ScheduledID, n)
+	for i := range ids {
+		ids[i] = w.plan(by, w.scheduled(by, c.ID, fmt.Sprint(i), at+int64(i))).ID
+	}
+	take := func(v *World, now int64, limit int) (got []domain.ScheduledID) {
+		t.Helper()
+		due, err := v.Store.TakeDue(ctx, now, now+1000, limit)
+		must(t, err)
+		for i := range due {
+			got = append(got, due[i].ID)
+		}
+		return got
+	}
+	var now int64 = at + n
+	equal(t, "the first", take(w, now, 3), ids[:3])
+	elsewhere := w.plan(by, w.scheduled(by, other.ID, "elsewhere", at)).ID
+	equal(t, "what others may have meanwhile", take(all[len(all)-1], now, 3), []domain.ScheduledID{elsewhere})
+	must(t, w.Store.FinishScheduled(ctx, ids[0], domain.Outcome{Time: now, Seq: 1}))
+	must(t, w.Store.DeferScheduled(ctx, ids[1:3], now+50))
+	equal(t, "while it waits", take(w, now+49, n), []domain.ScheduledID(nil))
+	now += 50
+	equal(t, "afterwards", take(w, now, 2), ids[1:3])
+	must(t, w.Store.FinishScheduled(ctx, ids[1], domain.Outcome{Time: now, Seq: 2}))
+	must(t, w.Store.FinishScheduled(ctx, ids[2], domain.Outcome{Time: now, Seq: 3}))
+
+	done := ids[3:]
+	for len(done) > 0 {
+		var mu sync.Mutex
+		var takers int
+		var got []domain.ScheduledID
+		var wg sync.WaitGroup
+		for i := range 6 {
+			wg.Go(func() {
+				due, err := all[i%len(all)].Store.TakeDue(ctx, now, now+1000, 3)
+				if err != nil && domain.CodeOf(err) != domain.Unavailable {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if len(due) > 0 {
+					takers++
+				}
+				for i := range due {
+					got = append(got, due[i].ID)
+				}
+			})
+		}
+		wg.Wait()
+		if takers > 1 || len(got) > len(done) || !slices.Equal(got, done[:len(got)]) {
+			t.Fatalf("%d have taken %v of %v", takers, got, done)
+		}
+		for _, id := range got {
+			must(t, w.Store.FinishScheduled(ctx, id, domain.Outcome{Time: now, Seq: 4}))
+		}
+		done = done[len(got):]
+	}
 }
 
 func scheduledIsListed(t *testing.T, b Backend) {

@@ -124,6 +124,7 @@ func Run(t *testing.T, b Backend) {
 		{"AnnouncementsAreMadeOnce", announcementsAreMadeOnce},
 		{"AnnouncementsForAThousandAreOneTransaction", announcementsForAThousand},
 		{"ScheduledMessagesWaitForTheirTime", scheduledMessagesWait},
+		{"ScheduledMessagesKeepTheirOrder", scheduledKeepsItsOrder},
 		{"ScheduledTwiceIsScheduledOnce", scheduledOnce},
 		{"CancellingMeetsSendingAndOneWins", cancellingMeetsSending},
 		{"ScheduledMessagesAreListedByTime", scheduledIsListed},

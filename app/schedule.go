@@ -28,14 +28,19 @@ func buildSchedule(
 		defer close(done)
 		s.Run(running)
 	}()
-	l.onStop("schedule", func(ctx context.Context) error {
+	l.onStop("schedule", stopping(cancel, done))
+	return s, nil
+}
+
+// stopping ends something by cancel, and waits until it is done or its time is over: the store may not answer.
+func stopping(cancel func(), done <-chan struct{}) func(context.Context) error {
+	return func(ctx context.Context) error {
 		cancel()
 		select {
 		case <-done:
 			return nil
-		case <-ctx.Done(): // the store may not answer; what is unfinished is taken again
+		case <-ctx.Done():
 			return ctx.Err()
 		}
-	})
-	return s, nil
+	}
 }

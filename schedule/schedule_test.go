@@ -499,7 +499,7 @@ func TestNothingOvertakesWhatHasToWait(t *testing.T) {
 		}
 		s, _ := begin(t, store, p)
 		for i, text := range []string{"a", "b", "c", "d"} {
-			plan(t, s, billing(), message(text, ""), in(time.Minute)+int64(i))
+			plan(t, s, billing(), message(text, ""), in(time.Minute-500*time.Millisecond)+int64(i))
 		}
 		plan(t, s, billing(), message("e", ""), in(time.Minute+1500*time.Millisecond))
 		elsewhere := message("-", "")
@@ -519,7 +519,7 @@ func TestEndingFinishesWhatWasBegunAndLeavesTheRest(t *testing.T) {
 		p.delay = 10 * time.Second
 		s, end := begin(t, store, p)
 		for i := range 20 {
-			plan(t, s, billing(), message(fmt.Sprintf("%02d", i), ""), in(time.Minute)+int64(i))
+			plan(t, s, billing(), message(fmt.Sprintf("%02d", i), ""), in(time.Minute-500*time.Millisecond)+int64(i))
 		}
 		pass(62 * time.Second)
 		began := time.Now()

@@ -160,7 +160,7 @@ func New(o Options) (*Gateway, error) {
 		maxSubscriptions: either(o.MaxSubscriptions, 1000), maxSessions: o.MaxSessions,
 		maxDirect: maxDirectQueue, maxDirectBytes: either(o.MaxDirectBytes, 1<<20),
 		commitTimeout: either(o.CommitTimeout, 5*time.Second), commitDeadline: either(o.CommitDeadline, 5*time.Second),
-		running: ctx, cancel: cancel, lagging: newLane(1), returning: newLane(6), arriving: newLane(0),
+		running: ctx, cancel: cancel, lagging: newLane(1), returning: newLane(10), arriving: newLane(0),
 	}
 	if g.limits == (domain.Limits{}) {
 		g.limits = domain.DefaultLimits()

@@ -8,24 +8,21 @@ import (
 	"testing"
 )
 
-// names gives the names of a list, read page by page, and in how many pages.
-func names(tb testing.TB, a api, path, field string, limit int) (list []string, pages int) {
+// pagesOf gives a list of the administration, page by page.
+func pagesOf[E any](tb testing.TB, a api, path, field string, limit int) (pages [][]E) {
 	tb.Helper()
 	query := url.Values{"limit": {fmt.Sprint(limit)}}
 	for {
 		var page map[string]json.RawMessage
 		a.ok(tb, "GET", path+"?"+query.Encode(), nil).into(tb, &page)
-		var entries []struct{ Name string }
+		var entries []E
 		mustDecode(tb, page[field], &entries)
 		if len(entries) > limit {
 			tb.Errorf("%s: a page of %d, asked for were %d", path, len(entries), limit)
 		}
-		for _, e := range entries {
-			list = append(list, e.Name)
-		}
-		pages++
+		pages = append(pages, entries)
 		if page["nextCursor"] == nil {
-			return list, pages
+			return pages
 		}
 		var next string
 		mustDecode(tb, page["nextCursor"], &next)
@@ -55,9 +52,13 @@ func TestListsOfTheAdministrationPageByCursor(t *testing.T) {
 		}
 		for field, l := range lists {
 			for _, limit := range []int{1, 3, len(l.want), 1000} {
-				got, pages := names(t, w.service, l.path, field, limit)
-				if want := (len(l.want) + limit - 1) / limit; !slices.Equal(got, l.want) || pages != want {
-					t.Errorf("%s in pages of %d: %v in %d pages, want %v in %d", field, limit, got, pages, l.want, want)
+				pages := pagesOf[struct{ Name string }](t, w.service, l.path, field, limit)
+				var got []string
+				for _, e := range slices.Concat(pages...) {
+					got = append(got, e.Name)
+				}
+				if want := (len(l.want) + limit - 1) / limit; !slices.Equal(got, l.want) || len(pages) != want {
+					t.Errorf("%s in pages of %d: %v in %d pages, want %v in %d", field, limit, got, len(pages), l.want, want)
 				}
 			}
 			for _, query := range []string{"limit=0", "limit=1001", "limit=x", "cursor=nonsense", "cursor=dXNlcjo1", "page=2"} {

@@ -28,11 +28,11 @@ type Announcement struct {
 	Sender   *Initiator     `json:"sender,omitempty"`
 	Time     int64          `json:"time" doc:"Milliseconds since 1970."`
 	Content
-	Priority string `json:"priority,omitempty"`
-	Expires  int64  `json:"expires" doc:"Until when it is kept, in milliseconds since 1970."`
-	Read     bool   `json:"read,omitempty" doc:"The user has marked it as read."`
+	Priority string    `json:"priority,omitempty"`
+	Push     RawObject `json:"push,omitempty" doc:"What the sender gave in options.push."`
+	Expires  int64     `json:"expires" doc:"Until when it is kept, in milliseconds since 1970."`
+	Read     bool      `json:"read,omitempty" doc:"The user has marked it as read."`
 
-	Push RawObject `json:"-"` // for the push service alone: stored, and never shown
 	// Number is the store's; later announcements have higher ones. Size is how many bytes it keeps.
 	Number int64 `json:"-"`
 	Size   int   `json:"-"`

@@ -90,16 +90,19 @@ func TestAnnouncementsAreForAllOrNobody(t *testing.T) {
 
 func TestRecipientsLearnNothingOfEachOther(t *testing.T) {
 	a := announcement("hello", bob, alice)
-	a.Options = &domain.Options{Priority: "high", Push: domain.RawObject(`{"secret":1}`)}
+	a.Options = &domain.Options{Priority: "high", Push: domain.RawObject(`{"badge":1}`)}
 	d := wantNumber(t, "announce", newStore(), service(), a, 0)
 	shown, err := json.Marshal(d.Notices[0].Notice)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, hidden := range []string{"alice", "bob", "secret", "userId"} {
+	for _, hidden := range []string{"alice", "bob", "userId"} {
 		if strings.Contains(string(shown), hidden) {
 			t.Errorf("%s is in %s", hidden, shown)
 		}
+	}
+	if !strings.Contains(string(shown), `"push":{"badge":1}`) {
+		t.Errorf("what is for the push service does not come back: %s", shown)
 	}
 	if want := now + domain.MaxAhead.Milliseconds(); d.Announcement.Expires != want || d.Announcement.Priority != "high" {
 		t.Errorf("%+v", d.Announcement)

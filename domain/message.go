@@ -179,7 +179,7 @@ type Options struct {
 	Receipt   bool      `json:"receipt,omitempty" doc:"The sender wants to hear of delivery and reading."`
 	Will      bool      `json:"will,omitempty" doc:"Not sent now but, as a willMessage signal, when the session is lost: the same as setWill."`
 	Priority  string    `json:"priority,omitempty" enum:"high,normal,low"`
-	Push      RawObject `json:"push,omitempty" doc:"For the push service; stored, and not shown in the message."`
+	Push      RawObject `json:"push,omitempty" doc:"For the push service; the message shows it as push."`
 }
 
 // Content is what a message says, the same in requests and events.
@@ -211,7 +211,7 @@ type Message struct {
 	Content
 	Receipt    bool      `json:"receipt,omitempty"`
 	Priority   string    `json:"priority,omitempty"`
-	Push       RawObject `json:"-"` // for the push service alone: stored, and never shown
+	Push       RawObject `json:"push,omitempty" doc:"What the sender gave in options.push."`
 	EditedTime int64     `json:"editedTime,omitempty" doc:"Milliseconds since 1970."`
 	EditCount  int       `json:"editCount,omitempty"`
 	Removed    bool      `json:"removed,omitempty"`

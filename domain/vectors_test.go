@@ -198,7 +198,7 @@ func TestFieldNamesAreThoseOfTheContract(t *testing.T) {
 		{"conversation", names(all["conversation"]["full"]), "uuid title direct distinct uber publicJoin policy createdTime lastUpdate lastSeq customData permissions participants removed"},
 		{"participant", names(all["conversation"]["full"].(*domain.Conversation).Participants[0]), "userId username permissions lastRead lastDelivered joinedSeq"},
 		{"permissions", names(domain.Permissions{}), "canRead canWrite canEdit canRemove canManageParticipants canEditAll canRemoveAll isOwner"},
-		{"message", names(all["message"]["full"]), "uuid conversation seq id sender time text payload parts messageType attributes mentions notification receipt priority editedTime editCount"},
+		{"message", names(all["message"]["full"]), "uuid conversation seq id sender time text payload parts messageType attributes mentions notification receipt priority push editedTime editCount"},
 		{"text message", names(all["message"]["text by a service"]), "uuid conversation seq sender time text"},
 		{"removed message", names(all["message"]["removed"]), "uuid conversation seq sender time removed"},
 		{"part", names(domain.Part{MimeType: "a", Body: "b", Encoding: "c", URL: "d", Size: 1}), "mimeType body encoding url size"},

@@ -735,7 +735,7 @@ func TestMessageComesBackAsItWasSent(t *testing.T) {
 					t.Errorf("%s: %s comes back as %s, sent was %s", by.name, name, got, want)
 				}
 			}
-			if result.Message["receipt"] != true || result.Message["priority"] != "high" || result.Message["options"] != nil {
+			if m := result.Message; m["receipt"] != true || m["priority"] != "high" || string(mustJSON(t, m["push"])) != `{"badge":1}` || m["options"] != nil {
 				t.Errorf("%s: options come back as %v", by.name, result.Message)
 			}
 			stored = result.Message

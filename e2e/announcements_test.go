@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -261,10 +262,17 @@ func TestScheduledMessagesComeAtTheirTime(t *testing.T) {
 		c := w.conversation(t, alice, bob)
 		d.hear(t, c)
 		path := "/v1/conversations/" + c + "/messages"
-		at := time.Now().Add(4 * time.Second).UnixMilli()
+		short := w.conversation(t, alice, bob)
+		d.hear(t, short)
+		asAlice := w.as(t, alice)
+		at := time.Now().Add(8 * time.Second).UnixMilli() // long enough for all that has to be done before
+		never := plan(t, w.service, path, map[string]any{"text": "never", "at": at})
+		w.service.ok(t, "DELETE", "/v1/scheduled/"+never.UUID, nil)
+		w.service.ok(t, "DELETE", "/v1/scheduled/"+never.UUID, nil)
+		gone := plan(t, w.service, "/v1/conversations/"+short+"/messages", map[string]any{"text": "gone", "at": at})
+		asAlice.ok(t, "DELETE", "/v1/conversations/"+short, nil)
 		told := plan(t, w.service, "/v1/announcements", map[string]any{"to": alice.Name, "text": "told", "at": at})
 		byBob := plan(t, w.service, path, map[string]any{"text": "as bob", "as": bob.Name, "at": at, "id": "own"})
-		never := plan(t, w.service, path, map[string]any{"text": "never", "delay": 8})
 		far := plan(t, w.service, path, map[string]any{"text": "far", "delay": 30 * 24 * 3600})
 		// Asking again, by the key or by the id, plans nothing more.
 		again := w.service.with("Idempotency-Key", "k")
@@ -274,8 +282,6 @@ func TestScheduledMessagesComeAtTheirTime(t *testing.T) {
 		if n := plan(t, w.service, path, map[string]any{"text": "other", "as": bob.Name, "delay": 100, "id": "own"}); n.UUID != byBob.UUID || n.At != at {
 			t.Errorf("%+v", n)
 		}
-		w.service.ok(t, "DELETE", "/v1/scheduled/"+never.UUID, nil)
-		w.service.ok(t, "DELETE", "/v1/scheduled/"+never.UUID, nil)
 
 		if got := d.announced(t); got.Text != "told" || got.Time < at || got.ID != told.UUID {
 			t.Errorf("told %+v at %d", got, at)
@@ -295,8 +301,6 @@ func TestScheduledMessagesComeAtTheirTime(t *testing.T) {
 			t.Errorf("cancelled too late: %+v", got)
 		}
 		// What is wrong by then is told.
-		gone := plan(t, w.service, path, map[string]any{"text": "gone", "delay": 1})
-		w.as(t, alice).ok(t, "DELETE", "/v1/conversations/"+c, nil)
 		if n := becomes(t, w.service, gone.UUID, "refused"); n.Outcome.Error.Code != "conversation-removed" {
 			t.Errorf("%+v", n)
 		}
@@ -323,8 +327,8 @@ func TestScheduledMessagesComeAtTheirTime(t *testing.T) {
 			"negative":               {w.service, path, map[string]any{"text": "x", "delay": -1}, 400},
 			"the past":               {w.service, path, map[string]any{"text": "x", "at": 1}, 400},
 			"both":                   {w.service, path, map[string]any{"text": "x", "at": at, "delay": 1}, 400},
-			"a removed conversation": {w.service, path, map[string]any{"text": "x", "delay": 1}, 410},
-			"a user":                 {w.as(t, alice), path, map[string]any{"text": "x", "delay": 1}, 403},
+			"a removed conversation": {w.service, "/v1/conversations/" + short + "/messages", map[string]any{"text": "x", "delay": 1}, 410},
+			"a user":                 {asAlice, path, map[string]any{"text": "x", "delay": 1}, 403},
 			"an unknown user":        {w.service, "/v1/announcements", map[string]any{"to": "x@chat." + w.account, "text": "x", "delay": 1}, 404},
 		} {
 			if got := tc.by.refused(t, "POST", tc.path, tc.body); got.Status != tc.want {
@@ -335,7 +339,7 @@ func TestScheduledMessagesComeAtTheirTime(t *testing.T) {
 		if got := other.refused(t, "GET", "/v1/scheduled/"+far.UUID, nil); got.Code != "not-found" {
 			t.Errorf("another tree: %+v", got)
 		}
-		if got := w.as(t, alice).refused(t, "GET", "/v1/scheduled", nil); got.Code != "access-denied" {
+		if got := asAlice.refused(t, "GET", "/v1/scheduled", nil); got.Code != "access-denied" {
 			t.Errorf("a user lists: %+v", got)
 		}
 	})
@@ -352,9 +356,8 @@ func TestScheduledMessagesSurviveKill9(t *testing.T) {
 		path := "/v1/conversations/" + c + "/messages"
 		const n = 40
 		var uuids []string
-		begin := time.Now()
 		for i := range n {
-			at := begin.Add(time.Duration(i) * 100 * time.Millisecond).Add(3 * time.Second).UnixMilli()
+			at := time.Now().Add(3*time.Second + time.Duration(i)*100*time.Millisecond).UnixMilli()
 			uuids = append(uuids, plan(t, w.service, path, map[string]any{"text": strconv.Itoa(i), "at": at}).UUID)
 		}
 		told := plan(t, w.service, "/v1/announcements", map[string]any{"to": users[1].Name, "text": "told", "delay": 4})
@@ -409,12 +412,24 @@ func TestTwoGatewaysSendScheduledMessagesOnce(t *testing.T) {
 	users := w.users(t, "alice", "bob")
 	c := w.conversation(t, users...)
 	const n = 60
-	at := time.Now().Add(8 * time.Second).UnixMilli()
-	var uuids []string
+	at := time.Now().Add(10 * time.Second).UnixMilli() // long enough to schedule them all, at once
+	uuids := make([]string, n)
+	var planning sync.WaitGroup
 	for i := range n {
-		g := []*gateway{one, two}[i%2]
-		uuids = append(uuids, plan(t, g.api(w.service.token), "/v1/conversations/"+c+"/messages", map[string]any{"text": strconv.Itoa(i), "at": at}).UUID)
+		planning.Go(func() {
+			g := []*gateway{one, two}[i%2]
+			body := map[string]any{"text": strconv.Itoa(i), "at": at}
+			var made struct{ Scheduled scheduled }
+			res, err := g.api(w.service.token).try(t.Context(), "POST", "/v1/conversations/"+c+"/messages", body)
+			if err == nil {
+				err = json.Unmarshal(res.body, &made)
+			}
+			if uuids[i] = made.Scheduled.UUID; err != nil {
+				t.Errorf("message %d: %v", i, err)
+			}
+		})
 	}
+	planning.Wait()
 	cancelled := make(map[string]bool)
 	eventually(t, "the time has come", func() error {
 		if time.Now().UnixMilli() < at {

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,21 +19,21 @@ func TestServeNeedsNoConfiguration(t *testing.T) {
 	// The first thing that anybody tries: it must serve at once, and say how to get in.
 	t.Parallel()
 	dir := t.TempDir()
-	settings := onFreePorts()
-	free := true
-	for _, address := range []string{"127.0.0.1:1883", "127.0.0.1:8083", "127.0.0.1:8080", "127.0.0.1:9100"} {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			free = false
-			continue
+	shown := must(t, dir, nil, "config", "show")
+	for _, want := range []string{"tcp: 127.0.0.1:1883", "ws: 127.0.0.1:8083", "address: 127.0.0.1:8080", "address: 127.0.0.1:9100"} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("config show has no %q:\n%s", want, shown)
 		}
-		_ = l.Close()
 	}
-	if free {
-		settings = []string{"PARLEY_LOG_FORMAT=json"} // the harness reads the addresses from the log
-	}
-	gw := spawnWith(t, dir, settings, "serve")
-	if free && (gw.addrs.MQTT != "127.0.0.1:1883" || gw.addrs.WebSocket != "127.0.0.1:8083" || gw.addrs.HTTP != "127.0.0.1:8080" || gw.addrs.Metrics != "127.0.0.1:9100") {
+	// The harness reads the addresses from the log.
+	gw, err := launch(t, dir, []string{"PARLEY_LOG_FORMAT=json"}, "serve")
+	switch taken := err != nil && strings.Contains(err.Error(), "address already in use"); {
+	case taken: // by somebody else on this machine
+		dir = t.TempDir()
+		gw = spawnWith(t, dir, onFreePorts(), "serve")
+	case err != nil:
+		t.Fatal(err)
+	case gw.addrs.MQTT != "127.0.0.1:1883" || gw.addrs.WebSocket != "127.0.0.1:8083" || gw.addrs.HTTP != "127.0.0.1:8080" || gw.addrs.Metrics != "127.0.0.1:9100":
 		t.Errorf("serving at %+v", gw.addrs)
 	}
 	key := regexp.MustCompile(`\bak_[0-9a-f]{20,}\b`).FindString(gw.out.String())

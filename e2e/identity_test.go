@@ -238,7 +238,7 @@ func TestSessionEndsWithTheTokenOfItsIssuer(t *testing.T) {
 		a.key(t, "k", "EdDSA")
 		w := a.believed(t, s, nil)
 		u := user{Name: "alice@chat." + w.account}
-		token := a.token(t, "k", "alice", map[string]any{"exp": time.Now().Unix() + 3})
+		token := a.token(t, "k", "alice", map[string]any{"exp": time.Now().Unix() + 8}) // long enough to log in twice
 		old, modern := w.online(t, u, 4, named("old"), withPassword(token)), w.online(t, u, 5, named("new"), withPassword(token))
 		if r := old.command(t, "issueTokens", nil); r.Error == nil || r.Error.Code != "access-denied" {
 			t.Errorf("issueTokens: %+v", r) // such tokens would outlive their issuer's

@@ -32,14 +32,15 @@ func (r *raw) ends(tb testing.TB) byte {
 func TestSilentSocketsAreClosed(t *testing.T) {
 	// Sockets that never log in would otherwise use up what there is.
 	onBothStores(t, func(t *testing.T, s store) {
-		g := start(t, s.empty(t), func(c *configs.Config) { c.Limits.ConnectTimeout = 300 * time.Millisecond })
+		// Long enough for a login on a busy machine.
+		g := start(t, s.empty(t), func(c *configs.Config) { c.Limits.ConnectTimeout = 3 * time.Second })
+		w := newWorld(t, g)
+		d := w.online(t, w.user(t, "alice"), 5)
 		silent := g.rawDial(t, 5)
 		slow := g.rawDial(t, 5)
 		slow.write(t, slow.connectPacket(dialing{username: "a@b.c", password: "x", id: "slow"})[:5])
 		silent.ends(t)
 		slow.ends(t)
-		w := newWorld(t, g)
-		d := w.online(t, w.user(t, "alice"), 5)
 		d.command(t, "getMe", nil).into(t, &struct{}{}) // who is in, is in
 	})
 }

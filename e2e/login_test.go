@@ -281,7 +281,7 @@ func TestLogoutEndsTheSessionsOfItsLogin(t *testing.T) {
 func TestSessionEndsWithItsToken(t *testing.T) {
 	// A token's end must not be put off by staying connected.
 	onBothStores(t, func(t *testing.T, s store) {
-		g := start(t, s.empty(t), func(c *configs.Config) { c.Login.AccessTTL = 5 * time.Second })
+		g := start(t, s.empty(t), func(c *configs.Config) { c.Login.AccessTTL = 8 * time.Second }) // long enough to log in twice
 		w := newWorld(t, g)
 		alice := w.user(t, "alice")
 		var session struct {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -88,6 +89,16 @@ func spawn(tb testing.TB, storeURL string, settings ...string) *child {
 
 func spawnWith(tb testing.TB, dir string, settings []string, args ...string) *child {
 	tb.Helper()
+	c, err := launch(tb, dir, settings, args...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// launch is spawnWith for those that may end before they serve.
+func launch(tb testing.TB, dir string, settings []string, args ...string) (*child, error) {
+	tb.Helper()
 	c := &child{
 		gateway: &gateway{}, cmd: exec.Command(parley(tb), args...), out: &buffer{}, err: &buffer{}, done: make(chan struct{}),
 	}
@@ -122,15 +133,15 @@ func spawnWith(tb testing.TB, dir string, settings []string, args ...string) *ch
 	select {
 	case <-serving:
 	case <-c.done:
-		tb.Fatalf("parley %v: %v\n%s%s", args, c.failed, c.out, c.err)
+		return nil, fmt.Errorf("parley %v: %w\n%s%s", args, c.failed, c.out, c.err)
 	case <-time.After(patience):
-		tb.Fatalf("parley %v does not say that it serves:\n%s%s", args, c.out, c.err)
+		return nil, fmt.Errorf("parley %v does not say that it serves:\n%s%s", args, c.out, c.err)
 	}
 	eventually(tb, "the gateway is ready", func() error {
 		_, err := c.api("").try(tb.Context(), "GET", "/readyz", nil)
 		return err
 	})
-	return c
+	return c, nil
 }
 
 // signal sends a signal.

@@ -413,8 +413,8 @@ func TestInboxTellsOfMembership(t *testing.T) {
 			t.Errorf("bob still hears: %s", rest[0].payload)
 		}
 		for _, d := range []*device{alice, carol} {
-			if rest := d.inbox.rest(); len(rest) > 0 {
-				t.Errorf("%s got in the inbox: %s", d.user.Name, rest[0].payload)
+			for _, m := range d.inbox.unasked() {
+				t.Errorf("%s got in the inbox: %s", d.user.Name, m.payload)
 			}
 		}
 	})
@@ -548,7 +548,7 @@ func TestPublishesBeyondTheTableAreRefused(t *testing.T) {
 			t.Errorf("the victim hears %s", ev.raw)
 		}
 		for _, b := range []*box{victim.events, victim.inbox, victim.replies, victim.other} {
-			for _, m := range b.rest() {
+			for _, m := range b.unasked() {
 				t.Errorf("the victim got %s: %s", m.topic, m.payload)
 			}
 		}

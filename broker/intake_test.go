@@ -42,7 +42,7 @@ func TestATruncatedSubscribeEndsOnlyItsOwnConnection(t *testing.T) {
 
 func TestSocketsThatSayNothingAreClosed(t *testing.T) {
 	// Each costs memory, and nothing else ever ends them.
-	r := newRig(t, nil, limits(func(l *broker.Limits) { l.ConnectTimeout = 200 * time.Millisecond }))
+	r := newRig(t, nil, limits(func(l *broker.Limits) { l.ConnectTimeout = 2 * time.Second })) // enough for a login on a busy machine
 	connected := r.connect(t, hi{device: "phone"})
 	silent := r.dial(t, 0)
 	slow := r.dial(t, 0)
@@ -125,7 +125,7 @@ func TestDeepAndManyFiltersAreRefusedWithoutWork(t *testing.T) {
 	if codes := c.subscribe(strings.Repeat("/", 20_000)).ReasonCodes; codes[0] != 0x8f {
 		t.Errorf("20,000 levels: %#x", codes)
 	}
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > patience/2 {
 		t.Errorf("20,000 levels took %v", took)
 	}
 	filters := make([]string, 3000)

@@ -215,7 +215,7 @@ func TestMQTTRunsOverTLS(t *testing.T) {
 	cert, pool := certificate(t)
 	r := newRig(t, nil, func(o *broker.Options, _ *hooks.Options) {
 		o.TLS, o.TLSConfig = "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
-		o.Limits.ConnectTimeout = 500 * time.Millisecond
+		o.Limits.ConnectTimeout = 2 * time.Second // enough for a handshake and a login on a busy machine
 	})
 	addr := r.server.Addrs()["tls"].String()
 	for _, version := range []byte{4, 5} {

@@ -29,7 +29,7 @@ func newService(t *testing.T, answer http.HandlerFunc, change func(*HookOptions)
 	roots.AddCert(server.Certificate())
 	log := &locked{}
 	o := HookOptions{
-		URL: server.URL + "/login?key=in-the-url", Token: "s3cret", Roots: roots, Timeout: 2 * time.Second,
+		URL: server.URL + "/login?key=in-the-url", Token: "s3cret", Roots: roots, Timeout: patience,
 		Logger: slog.New(slog.NewTextHandler(log, nil)),
 	}
 	if change != nil {

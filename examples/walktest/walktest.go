@@ -49,6 +49,7 @@ func start(t *testing.T, storeURL string) walk.Gateway {
 	cfg.Store.URL = storeURL
 	cfg.Content.URL = "file://" + filepath.Join(t.TempDir(), "content")
 	cfg.MQTT.TCP, cfg.MQTT.WS, cfg.HTTP.Address, cfg.Metrics.Address = "127.0.0.1:0", "", "127.0.0.1:0", ""
+	cfg.Shutdown.Timeout = patience - 5*time.Second // the machine may be busy
 	cfg.Admin.Key = "the-admin-key-of-the-examples"
 	cfg.Login.Argon2Memory, cfg.Login.Argon2Iterations = 64, 1 // what a login costs is not the point here
 	if err := cfg.Validate(); err != nil {

@@ -220,11 +220,12 @@ type Position struct {
 	Seq          Seq
 }
 
-// Stretch is a part of a conversation's log that a session has not acknowledged and may have: From to To, both
-// included.
+// Stretch is a part of a conversation's log that a session has not acknowledged and is entitled to: From to To, both
+// included. Withheld: its user takes part without the permission to read now, and gets it when that has ended.
 type Stretch struct {
 	Conversation ConversationID
 	From, To     Seq
+	Withheld     bool
 }
 
 // Mark is a watermark: all events up to Seq have reached a device of the user, or were read by it.

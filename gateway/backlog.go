@@ -77,9 +77,8 @@ func (s *Session) missed(page []domain.Stretch) {
 		}
 		// What is committed and not announced yet will be: it is in the log already, and must not come twice.
 		st.announcing.Lock()
-		if st.withholds(s.principal.User) {
-			st.announcing.Unlock()
-			continue // since the store was asked
+		if head := st.settledHead(); head != nil {
+			part.Withheld = blind(head, s.principal.User) // it may have changed since the store was asked
 		}
 		last, announces := st.reached()
 		late := announces && part.To > last
@@ -101,7 +100,10 @@ func (s *Session) miss(part domain.Stretch) {
 	if _, ok := s.wants(part.Conversation, false); !ok || s.gone || part.From > part.To {
 		return
 	}
-	s.cursor(part.Conversation).include(span{part.From, part.To})
+	c := s.cursor(part.Conversation)
+	if c.include(span{part.From, part.To}); part.Withheld {
+		s.withhold(c)
+	}
 }
 
 // cursor gives the session's cursor in a conversation, made when missing. The caller holds mu, and adds a span to it.

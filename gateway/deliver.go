@@ -124,6 +124,7 @@ func (g *Gateway) tell(st *stream, n news, round uint64, woken []*Session) []*Se
 	if moved {
 		before = g.hub.settle(st, n.head)
 		g.noticeMembership(settled, n.head)
+		g.sight(st.id, settled, n.head)
 	} else {
 		g.hub.greet(st)
 	}
@@ -160,7 +161,7 @@ func (g *Gateway) tell(st *stream, n news, round uint64, woken []*Session) []*Se
 			}
 			// The last event of those who no longer take part, or may no longer read, is the one that says so.
 			told, seq := session.due, n.entries[0].event.Seq
-			if st.withholds(session.principal.User) {
+			if blind(n.head, session.principal.User) {
 				told = session.cut
 			}
 			if told(st, from, seq, round) {

@@ -167,13 +167,14 @@ func (l *ledger) Behind(
 			if len(list) >= limit {
 				return nil
 			}
-			for _, in := range l.store.memberships(c, k.user) {
+			times, blind := l.store.standing(c, k.user)
+			for _, in := range times {
 				to := in.To
 				if to == 0 {
 					to = l.store.last(c)
 				}
 				if from := max(in.From, k.positions[c]+1); from <= to {
-					list = append(list, domain.Stretch{Conversation: c, From: from, To: to})
+					list = append(list, domain.Stretch{Conversation: c, From: from, To: to, Withheld: blind})
 				}
 			}
 		}

@@ -335,13 +335,17 @@ func (tx *transaction) write(changeKey string, before *domain.Conversation, d do
 	if r.head.Version != before.Version+1 || r.head.LastSeq != domain.Seq(len(r.log)) {
 		tx.m.t.Errorf("a change leads from version %d to %d, last %d of %d", before.Version, r.head.Version, r.head.LastSeq, len(r.log))
 	}
+	reads := func(c *domain.Conversation, user domain.UserID) bool {
+		p, ok := c.Participant(user)
+		return ok && p.Permissions.Reads()
+	}
 	for _, p := range r.head.Participants {
-		if _, was := before.Participant(p.UserID); !was {
-			r.intervals[p.UserID] = append(r.intervals[p.UserID], domain.Interval{From: p.JoinedSeq})
+		if reads(r.head, p.UserID) && !reads(before, p.UserID) {
+			r.intervals[p.UserID] = append(r.intervals[p.UserID], domain.Interval{From: max(before.LastSeq+1, p.JoinedSeq)})
 		}
 	}
 	for _, p := range before.Participants {
-		if _, is := r.head.Participant(p.UserID); !is {
+		if reads(before, p.UserID) && !reads(r.head, p.UserID) {
 			in := r.intervals[p.UserID]
 			in[len(in)-1].To = r.head.LastSeq
 		}
@@ -716,14 +720,22 @@ func (m *memory) last(c domain.ConversationID) domain.Seq {
 	return 0
 }
 
-// memberships gives the intervals in which a user took part.
+// memberships gives the intervals in which a user took part and was allowed to read.
 func (m *memory) memberships(c domain.ConversationID, u domain.UserID) []domain.Interval {
+	times, _ := m.standing(c, u)
+	return times
+}
+
+// standing gives the memberships of a user, and whether it takes part without the permission to read.
+func (m *memory) standing(c domain.ConversationID, u domain.UserID) (times []domain.Interval, blind bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if r := m.records[c]; r != nil {
-		return slices.Clone(r.intervals[u])
+	r := m.records[c]
+	if r == nil {
+		return nil, false
 	}
-	return nil
+	p, ok := r.head.Participant(u)
+	return slices.Clone(r.intervals[u]), ok && !p.Permissions.Reads()
 }
 
 // tally gives how often the store was asked for what.

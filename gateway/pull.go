@@ -185,8 +185,8 @@ func (s *Session) read(ctx context.Context, c *cursor) error {
 		// What comes after the read is the larger part of the work.
 		s.turn = newTurn(leave)
 	}
-	if s.at[id] != c || c.outdated || c.spans[0] != sp && c.spans[0].next != sp.next {
-		return nil // unsubscribed, and perhaps subscribed again, meanwhile; or what was read is no longer so
+	if s.at[id] != c || c.withheld || c.outdated || c.spans[0] != sp && c.spans[0].next != sp.next {
+		return nil // unsubscribed, and perhaps subscribed again, meanwhile; or what was read is no longer so, or may not be
 	}
 	if len(page) == 0 {
 		s.passed(c, upto) // withheld or gone; there is nothing to wait for

@@ -61,17 +61,6 @@ func (s *Session) outdate(id domain.ConversationID) {
 	}
 }
 
-// cut withholds what is due of a conversation that the session's user may not read any more: of the events up to the one
-// that says so, only that one is sent. It reports whether the session has to be woken, as due does.
-func (s *Session) cut(st *stream, _, last domain.Seq, round uint64) bool {
-	s.mu.Lock()
-	if c := s.at[st.id]; c != nil {
-		c.spans, c.page = []span{{last, last}}, nil
-	}
-	s.mu.Unlock()
-	return s.due(st, last, last, round)
-}
-
 // forget drops all cursors. The caller holds mu.
 func (s *Session) forget() {
 	for id := range s.at {

@@ -65,8 +65,9 @@ func (s *shelf) stretches(after domain.ConversationID) (behind []domain.Stretch,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c, position := range s.positions {
+		_, blind := s.store.standing(c, 2)
 		if last := s.store.last(c); last > position && after.IsZero() {
-			behind = append(behind, domain.Stretch{Conversation: c, From: position + 1, To: last})
+			behind = append(behind, domain.Stretch{Conversation: c, From: position + 1, To: last, Withheld: blind})
 		}
 	}
 	return behind, s.held

@@ -39,7 +39,8 @@ type Session struct {
 	directBytes int
 	// slow is set when too much waited in direct: the session is being ended.
 	slow bool
-	// behind are the conversations in which something is due, in the order of their turns; at finds them.
+	// behind are the conversations in which something is due, in the order of their turns; at finds them, and those in which
+	// it is withheld.
 	behind []*cursor
 	at     map[domain.ConversationID]*cursor
 	// round is the last round of announcements in which this session was to be woken.
@@ -86,6 +87,8 @@ type cursor struct {
 	// page holds events read from the store ahead of their turn. outdated: what is just being read may be old already.
 	page     []*entry
 	outdated bool
+	// withheld: the user takes part without the permission to read. It is not among those that have turns.
+	withheld bool
 }
 
 type span struct{ next, last domain.Seq }
@@ -98,11 +101,22 @@ func (s *Session) Principal() domain.Principal { return s.principal }
 func (s *Session) due(st *stream, from, last domain.Seq, round uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || from > last {
+	c := s.extend(st, from, last)
+	if c == nil {
 		return false
 	}
+	s.release(c) // its user may read: perhaps that was said when nobody here had the conversation
+	return s.rouse(round)
+}
+
+// extend adds the events from..last to what is due of a conversation; nil: the session does not want them. The caller
+// holds mu.
+func (s *Session) extend(st *stream, from, last domain.Seq) *cursor {
+	if s.gone || from > last {
+		return nil
+	}
 	if _, ok := s.wants(st.id, false); !ok {
-		return false
+		return nil
 	}
 	c := s.cursor(st.id)
 	c.stream = st
@@ -111,6 +125,11 @@ func (s *Session) due(st *stream, from, last domain.Seq, round uint64) bool {
 	} else {
 		c.spans = append(c.spans, span{from, last})
 	}
+	return c
+}
+
+// rouse reports whether the session has to be woken: once per round. The caller holds mu.
+func (s *Session) rouse(round uint64) bool {
 	if s.round == round {
 		return false
 	}

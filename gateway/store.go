@@ -142,7 +142,8 @@ type Sessions interface {
 	// conversations/+/events.
 	SaveSubscriptions(ctx context.Context, id domain.SessionID, subs []domain.Subscription, start []domain.ConversationID, all bool) error
 	// Behind gives what a session has not acknowledged, by its positions and the user's times of membership, in the
-	// order of conversations and then of events: at most limit stretches of conversations after the given one.
+	// order of conversations and then of events: at most limit stretches of conversations after the given one. What the user
+	// may not read now is among them, Withheld.
 	Behind(ctx context.Context, id domain.SessionID, after domain.ConversationID, limit int) ([]domain.Stretch, error)
 	// SavePositions advances positions and delivered marks; none ever goes back.
 	SavePositions(ctx context.Context, positions []domain.Position, marks []domain.Mark) error

@@ -207,16 +207,6 @@ func (st *stream) amend(by *domain.Event) {
 	}
 }
 
-// withholds reports whether the user takes part without the permission to read.
-func (st *stream) withholds(user domain.UserID) bool {
-	head := st.settledHead()
-	if head == nil {
-		return false
-	}
-	p, ok := head.Participant(user)
-	return ok && !p.Permissions.Reads()
-}
-
 // open makes head the state that was read when the conversation became active here; events up to it need no
 // announcement. It reports false for a conversation that is being created here: there they do.
 func (st *stream) open(head *domain.Conversation) bool {

@@ -125,6 +125,9 @@ func (s *Session) unsubscribe(filters []string) []bool {
 			s.g.presence.unfollow(s, f.User)
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgetWithheld()
 	return had
 }
 

@@ -37,7 +37,7 @@ func newMissedTexts(d *dialect) missedTexts {
 			WHEN max(o.last_delivered) > p.last_delivered THEN max(o.last_delivered) ELSE p.last_delivered END
 			FROM memberships o WHERE o.conversation_id = m.conversation_id AND o.user_id = m.user_id) END
 		FROM participants p WHERE p.conversation_id = m.conversation_id AND p.user_id = m.user_id AND p.permissions & %d <> 0)`, bitRead|bitOwner)
-	undelivered := fmt.Sprintf(`SELECT m.conversation_id, m.from_seq, %[1]s, %[2]s FROM memberships m WHERE m.user_id = $1 AND %[3]s
+	undelivered := fmt.Sprintf(`SELECT m.conversation_id, m.from_seq, %[1]s, %[2]s, false FROM memberships m WHERE m.user_id = $1 AND %[3]s
 		AND (m.to_seq IS NULL OR m.to_seq >= m.from_seq) AND CASE WHEN %[1]s > %[2]s THEN NOT (SELECT d.removed FROM conversation_data d
 			WHERE d.id = m.conversation_id) ELSE false END AND `, last, seen, from)
 	return missedTexts{

@@ -49,10 +49,9 @@ func newSessionTexts(d *dialect) sessionTexts {
 	// Subqueries, because they are looked up one by one, also where joins were expected to be cheaper in the average.
 	const last, seen = `COALESCE(m.to_seq, (SELECT c.last_seq FROM conversations c WHERE c.id = m.conversation_id))`,
 		`COALESCE((SELECT k.seq FROM cursors k WHERE k.session_id = $1 AND k.conversation_id = m.conversation_id), 0)`
-	// A case, so that permissions are looked up only where something was missed.
-	behind := fmt.Sprintf(`SELECT m.conversation_id, m.from_seq, %[1]s, %[2]s FROM memberships m WHERE m.user_id = $2 AND %[3]s
-		AND (m.to_seq IS NULL OR m.to_seq >= m.from_seq) AND CASE WHEN %[1]s > %[2]s THEN COALESCE((SELECT p.permissions & %[4]d
-			FROM participants p WHERE p.conversation_id = m.conversation_id AND p.user_id = m.user_id), 1) <> 0 ELSE false END`,
+	behind := fmt.Sprintf(`SELECT m.conversation_id, m.from_seq, %[1]s, %[2]s, COALESCE((SELECT p.permissions & %[4]d
+			FROM participants p WHERE p.conversation_id = m.conversation_id AND p.user_id = m.user_id), 1) = 0
+		FROM memberships m WHERE m.user_id = $2 AND %[3]s AND (m.to_seq IS NULL OR m.to_seq >= m.from_seq) AND %[1]s > %[2]s`,
 		last, seen, from, bitRead|bitOwner)
 	// What is newly covered has no cursor, unless a late acknowledgement made one after the subscription before ended.
 	start := `INSERT INTO cursors (session_id, conversation_id, seq)

@@ -10,8 +10,8 @@ import (
 
 // Behind gives what a session has not acknowledged of the conversations that its subscriptions cover: for each time
 // in which its user took part and was allowed to read, the events after the session's position, up to the one by which the user left or the present
-// last one. Where a conversation has no position, its times of membership are given whole. Conversations that the user
-// takes part in without the permission to read are left out.
+// last one. Where a conversation has no position, its times of membership are given whole. Where the user takes part without
+// the permission to read, what it missed before is Withheld.
 //
 // Stretches are in the order of conversations and then of events. Those of a conversation come together, so there may be
 // more than limit; fewer mean that no conversation follows. A limit of less than 1 gives nothing, as does a session that
@@ -60,10 +60,13 @@ func scanStretches(ctx context.Context, q runner, limit int, text string, args .
 	for rows.Next() {
 		var c uuid
 		var from, to, seen int64
-		if err := rows.Scan(&c, &from, &to, &seen); err != nil {
+		var withheld bool
+		if err := rows.Scan(&c, &from, &to, &seen, &withheld); err != nil {
 			return nil, err
 		}
-		next := domain.Stretch{Conversation: domain.ConversationID(c), From: domain.Seq(max(from, seen+1)), To: domain.Seq(to)}
+		next := domain.Stretch{
+			Conversation: domain.ConversationID(c), From: domain.Seq(max(from, seen+1)), To: domain.Seq(to), Withheld: withheld,
+		}
 		if len(list) >= limit && next.Conversation != list[len(list)-1].Conversation {
 			break
 		}

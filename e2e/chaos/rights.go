@@ -10,10 +10,9 @@ type rights struct {
 	state standing
 	// seqs are the numbers of the events of its times, the ones included by which they began and ended.
 	seqs []int64
-	// losses are the events that took its permission to read, and blind the times without it while it took part.
-	losses map[int64]*Event
-	blind  []blindness
-	uber   bool
+	// blind are the times without permission to read while it took part.
+	blind []blindness
+	uber  bool
 	// reaches is up to where it may ask for the past, 0: nowhere; while it takes part that is up to the end.
 	reaches int64
 }
@@ -41,7 +40,7 @@ func (c *checker) log(id string, events []Event) {
 		}
 		for _, u := range ev.Users {
 			if all[u] == nil {
-				all[u] = &rights{losses: make(map[int64]*Event), uber: events[0].Uber}
+				all[u] = &rights{uber: events[0].Uber}
 				c.rights[place{u, id}] = all[u]
 			}
 		}
@@ -74,9 +73,6 @@ func (r *rights) pass(ev *Event, user int64) {
 	if before == reading {
 		r.reaches = ev.Seq
 	}
-	if before == reading && after == blind {
-		r.losses[ev.Seq] = ev
-	}
 	if before != blind && after == blind {
 		r.blind = append(r.blind, blindness{from: ev})
 	}
@@ -85,33 +81,8 @@ func (r *rights) pass(ev *Event, user int64) {
 	}
 }
 
-// resumes gives the event that ended a time without permission to read after which an event is the first that may be read
-// again; nil: there was no such time.
-func (r *rights) resumes(seq int64) *Event {
-	for _, b := range r.blind {
-		if b.to == nil {
-			continue
-		}
-		if n, _ := slices.BinarySearch(r.seqs, b.to.Seq); n < len(r.seqs) && r.seqs[n] == seq {
-			return b.to
-		}
-	}
-	return nil
-}
-
 // unsure reports whether what the event told may have been under way still at a time: it was not answered before.
 func (ev *Event) unsure(at time.Time) bool { return ev.Answered.IsZero() || !ev.Answered.Before(at) }
-
-// excuses reports whether a connection may go on with an event though earlier ones are due: what a connected device had
-// not been sent when it lost the permission to read is withheld, and one that came back since, so that it has been given nothing
-// by this connection, goes on with what it may read next.
-func (r *rights) excuses(seq int64, opened time.Time, begun bool) bool {
-	if loss := r.losses[seq]; loss != nil {
-		return loss.unsure(opened)
-	}
-	end := r.resumes(seq)
-	return end != nil && !begun && end.unsure(opened)
-}
 
 // hides reports whether what arrived at a time must not have, because the user had no permission to read from before
 // the connection was opened.
@@ -121,14 +92,15 @@ func (r *rights) hides(opened, arrived time.Time) bool {
 	})
 }
 
-// Due gives the last event of each conversation that a device is still to be sent, and has been unless it lags.
+// Due gives the last event of each conversation that a device is still to be sent, and has been unless it lags. What is
+// withheld is not.
 func Due(h *History, d *Device) map[string]int64 {
 	c := newChecker(h)
 	due := make(map[string]int64)
 	for id, events := range h.Logs {
 		c.log(id, events)
 		s := c.sequenceOf(d, id)
-		if n := len(s.seqs); n > 0 && (s.rights.state != blind || !d.Durable) {
+		if n := len(s.seqs); n > 0 && s.rights.state != blind {
 			due[id] = s.seqs[n-1]
 		}
 	}

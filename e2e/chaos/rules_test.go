@@ -11,7 +11,8 @@ import (
 // until event 10. Event 2 is edited by event 4 and 5, event 3 is removed by event 6.
 //
 // Bob's phone is away when that happens. It comes back twice: while it may not read, and is sent nothing, and when it may
-// again, and gets what it had missed. Bob's tablet is connected all the time, and slow: what it had not been sent by event 7 is withheld.
+// again, and gets what it had missed. Bob's tablet is connected all the time, and slow: what it had not been sent by event 7 is withheld
+// until event 10.
 func rewritten() *chaos.History {
 	log := []chaos.Event{{Type: "createConversation", Action: "createConversation", Users: []int64{alice, bob}, Uber: true}}
 	say := func(kind string, of int64, shows chaos.Content) {
@@ -68,7 +69,7 @@ func rewritten() *chaos.History {
 			{Opened: at(10.5), Present: true, Deliveries: deliver(10.6, 2, 3, 4, 5, 6, 7, 10, 11)},
 		}},
 		{Name: "bob's tablet", User: bob, Durable: true, Complete: true, Start: map[string]int64{"c": 1}, Connections: []chaos.Connection{
-			{Opened: at(1), Subscribed: at(1.1), Deliveries: slices.Concat(deliver(3, 2, 3), deliver(7.2, 7), deliver(11, 10, 11))},
+			{Opened: at(1), Subscribed: at(1.1), Deliveries: slices.Concat(deliver(3, 2, 3), deliver(11, 4, 5, 6, 7, 10, 11))},
 		}},
 		{Name: "alice's desk", User: alice, Complete: true, Connections: []chaos.Connection{
 			{Opened: at(1), Subscribed: at(1.1), Deliveries: live},
@@ -108,7 +109,7 @@ func TestAHistoryOfChangesWithoutFaultHasNoProblem(t *testing.T) {
 		t.Error(p)
 	}
 	// Who is connected when the permission is given back goes on from there.
-	h.Devices[0].Connections[1].Deliveries = h.Devices[0].Connections[2].Deliveries[6:]
+	h.Devices[0].Connections[1].Deliveries = h.Devices[0].Connections[2].Deliveries
 	h.Devices[0].Connections[2].Deliveries = nil
 	for _, p := range chaos.Check(h) {
 		t.Error(p)
@@ -120,7 +121,7 @@ func TestAHistoryOfChangesWithoutFaultHasNoProblem(t *testing.T) {
 		}
 	}
 	h.Publishes = slices.Delete(h.Publishes, 3, 4)
-	for _, list := range [][]chaos.Delivery{h.Devices[0].Connections[1].Deliveries[:1], h.Devices[1].Connections[0].Deliveries[3:4]} {
+	for _, list := range [][]chaos.Delivery{h.Devices[0].Connections[1].Deliveries[6:7], h.Devices[1].Connections[0].Deliveries[6:7]} {
 		list[0].Event = h.Logs["c"][9]
 	}
 	copy(h.Reads[3].Events[7:], h.Logs["c"][9:])
@@ -190,7 +191,7 @@ func TestEachFaultOfChangesIsFound(t *testing.T) {
 		}},
 		"an edit is lost":    {chaos.Lost, func(h *chaos.History) { without(given(h, 2, 0), 2, 3) }},
 		"a removal is lost":  {chaos.Lost, func(h *chaos.History) { without(given(h, 0, 2), 4, 5) }},
-		"read without right": {chaos.Leaked, func(h *chaos.History) { (*given(h, 1, 0))[3] = chaos.Delivery{Event: *log(h, 9)} }},
+		"read without right": {chaos.Leaked, func(h *chaos.History) { (*given(h, 1, 0))[6] = chaos.Delivery{Event: *log(h, 9)} }},
 		"caught up without right": {chaos.Leaked, func(h *chaos.History) {
 			list := slices.Clone((*given(h, 0, 2))[:3])
 			for i := range list {
@@ -198,11 +199,20 @@ func TestEachFaultOfChangesIsFound(t *testing.T) {
 			}
 			*given(h, 0, 1) = list
 		}},
-		"the loss of the right is not told":                 {chaos.Lost, func(h *chaos.History) { without(given(h, 1, 0), 2, 3) }},
+		"the loss of the right is not told":               {chaos.Lost, func(h *chaos.History) { without(given(h, 1, 0), 5, 6) }},
+		"what was withheld of a connected device is lost": {chaos.Lost, func(h *chaos.History) { without(given(h, 1, 0), 2, 5) }},
+		"all that was withheld of it is lost":             {chaos.Lost, func(h *chaos.History) { without(given(h, 1, 0), 2, 6) }},
+		"the loss is told before what is withheld": {chaos.Lost, func(h *chaos.History) {
+			list := *given(h, 1, 0)
+			list[2], list[5] = list[5], list[2]
+		}},
+		"a connection that begins without the right is given what follows it alone": {chaos.Lost, func(h *chaos.History) {
+			*given(h, 0, 1), *given(h, 0, 2) = (*given(h, 0, 2))[6:], nil
+		}},
 		"what was missed before the right was lost is lost": {chaos.Lost, func(h *chaos.History) { without(given(h, 0, 2), 1, 5) }},
 		"all that was missed is lost":                       {chaos.Lost, func(h *chaos.History) { without(given(h, 0, 2), 0, 6) }},
-		"what follows the return of the right is lost":      {chaos.Lost, func(h *chaos.History) { without(given(h, 1, 0), 3, 4) }},
-		"what comes after it is lost":                       {chaos.Lost, func(h *chaos.History) { without(given(h, 1, 0), 4, 5) }},
+		"what follows the return of the right is lost":      {chaos.Lost, func(h *chaos.History) { without(given(h, 1, 0), 6, 7) }},
+		"what comes after it is lost":                       {chaos.Lost, func(h *chaos.History) { without(given(h, 1, 0), 7, 8) }},
 		"a session outlasts its token": {chaos.Leaked, func(h *chaos.History) {
 			*given(h, 3, 0) = slices.Clone((*given(h, 2, 0))[:8])
 		}},

@@ -96,6 +96,10 @@ func stretch(c *domain.Conversation, from, to domain.Seq) domain.Stretch {
 	return domain.Stretch{Conversation: c.ID, From: from, To: to}
 }
 
+func withheld(c *domain.Conversation, from, to domain.Seq) domain.Stretch {
+	return domain.Stretch{Conversation: c.ID, From: from, To: to, Withheld: true}
+}
+
 // acknowledged saves one position.
 func acknowledged(tb testing.TB, s Store, id domain.SessionID, c *domain.Conversation, seq domain.Seq) {
 	tb.Helper()
@@ -487,8 +491,8 @@ func behindFollowsMembership(t *testing.T, b Backend) {
 	must(t, w.Try(log, w.Edit(left.ID, func(c *domain.Conversation) { c.Removed = true }))[0].Err)
 	isBehind(t, s, id, "removed", stretch(left, 7, 7))
 
-	// Without canRead nothing comes, until it is given back, and then not what was said meanwhile; owners have every right,
-	// and who has left sees what it was allowed to.
+	// Without canRead what was missed before is withheld, until it is given back, and then what was said meanwhile is not in it;
+	// owners have every right, and who has left sees what it was allowed to.
 	may := func(c *domain.Conversation, p domain.Permissions) {
 		t.Helper()
 		must(t, w.Try(log, w.Edit(c.ID, func(c *domain.Conversation) {
@@ -501,11 +505,11 @@ func behindFollowsMembership(t *testing.T, b Backend) {
 	}
 	may(joined, domain.Permissions{CanWrite: true}) // 8
 	w.texts(log, joined, 1)                         // 9
-	isBehind(t, s, id, "without canRead", stretch(left, 7, 7))
+	isBehind(t, s, id, "without canRead", stretch(left, 7, 7), withheld(joined, 8, 8))
 	may(joined, domain.Permissions{IsOwner: true}) // 10
 	isBehind(t, s, id, "owner", stretch(left, 7, 7), stretch(joined, 8, 8), stretch(joined, 10, 10))
 	may(joined, domain.Permissions{CanEditAll: true}) // 11
-	isBehind(t, s, id, "without canRead again", stretch(left, 7, 7))
+	isBehind(t, s, id, "without canRead again", stretch(left, 7, 7), withheld(joined, 8, 8), withheld(joined, 10, 11))
 	remove(joined, 1) // 12
 	isBehind(t, s, id, "left", stretch(left, 7, 7), stretch(joined, 8, 8), stretch(joined, 10, 11))
 }

@@ -32,7 +32,7 @@ func (m *memory) covers(id domain.ConversationID) bool { return m.all || m.only[
 func (m *memory) behind(talks []*talk) []domain.Stretch {
 	var list []domain.Stretch
 	for _, k := range talks {
-		if !m.covers(k.head.ID) || k.mute {
+		if !m.covers(k.head.ID) {
 			continue
 		}
 		for _, i := range k.past {
@@ -41,7 +41,7 @@ func (m *memory) behind(talks []*talk) []domain.Stretch {
 				to = k.last
 			}
 			if from := max(i.From, m.positions[k.head.ID]+1); from <= to {
-				list = append(list, stretch(k.head, from, to))
+				list = append(list, domain.Stretch{Conversation: k.head.ID, From: from, To: to, Withheld: k.mute})
 			}
 		}
 	}

@@ -27,6 +27,10 @@ type readAnnouncementsRequest struct {
 	Body *domain.MarkAnnouncementsRead
 }
 
+type oneAnnouncementRequest struct {
+	Announcement string `path:"announcement" doc:"UUID of the announcement."`
+}
+
 func (a *api) announcementRoutes() {
 	handle(a, route{
 		method: http.MethodPost, path: "/v1/announcements", id: "announce", tag: tagAnnouncements, creates: true, shows: true,
@@ -54,6 +58,18 @@ func (a *api) announcementRoutes() {
 			return reply{}, err
 		}
 		return a.run(ctx, c.principal, &domain.GetAnnouncements{Unread: in.Unread, Cursor: in.Cursor, Limit: limit})
+	})
+	handle(a, route{
+		method: http.MethodDelete, path: "/v1/announcements/{announcement}", id: "removeAnnouncement", tag: tagAnnouncements,
+		status: http.StatusOK, summary: "Take an announcement back", description: "For services and the admin key. What it said is gone, " +
+			"its recipients see it no more, and its id stays used. What was read cannot be unread.",
+		result: a.result(), refusals: []domain.Code{domain.AccessDenied, domain.NotFound},
+	}, func(ctx context.Context, c caller, in *oneAnnouncementRequest) (reply, error) {
+		id, err := domain.ParseAnnouncementID(in.Announcement)
+		if err != nil { // one that cannot exist does not
+			return reply{}, domain.Errorf(domain.NotFound, "no such announcement")
+		}
+		return a.run(ctx, c.principal, &domain.RemoveAnnouncement{Announcement: id})
 	})
 	handle(a, route{
 		method: http.MethodPost, path: "/v1/announcements/read", id: "markAnnouncementsRead", tag: tagAnnouncements,

@@ -118,6 +118,12 @@ func TestAnnouncementRoutes(t *testing.T) {
 	}
 	w.as(aliceToken, "POST", "/v1/announcements/read", "").want(t, "read all", 200, `{}`)
 	w.as(aliceToken, "POST", "/v1/announcements/read", `{"announcements":["x"]}`).wantProblem(t, "no uuid", 400, domain.InvalidRequest)
+	w.commands = nil
+	w.call("DELETE", "/v1/announcements/00000000-0000-0000-0000-000000000001", "").want(t, "remove", 200, `{}`)
+	if c := w.only().cmd.(*domain.RemoveAnnouncement); c.Announcement != a.ID {
+		t.Errorf("%+v", c)
+	}
+	w.call("DELETE", "/v1/announcements/x", "").wantProblem(t, "one that cannot exist", 404, domain.NotFound)
 }
 
 func TestMessagesAreScheduled(t *testing.T) {

@@ -342,6 +342,7 @@ func (b *asyncBuilder) resultFields(command string) []string {
 		"announce":                {"announcement", "duplicate?"},
 		"getAnnouncements":        {"announcements", "nextCursor?"},
 		"markAnnouncementsRead":   {},
+		"removeAnnouncement":      {},
 		"retransmitEvents":        {"events", "from", "to"},
 	}[command]
 	if !ok {

@@ -67,8 +67,8 @@ func CommandNames() []string {
 		"getPublicConversations", "joinConversation", "leaveConversation", "editConversation",
 		"addParticipants", "removeParticipants", "editParticipants", "removeConversation", "muteConversation",
 		"sendMessage", "editMessage", "removeMessage", "typing", "markAsRead", "retransmitEvents", "getReceipts",
-		"getUnread", "getContent", "announce", "getAnnouncements", "markAnnouncementsRead", "setWill", "clearWill",
-		"issueTokens", "revokeTokens",
+		"getUnread", "getContent", "announce", "getAnnouncements", "markAnnouncementsRead", "removeAnnouncement",
+		"setWill", "clearWill", "issueTokens", "revokeTokens",
 	}
 }
 
@@ -151,6 +151,8 @@ func NewCommand(name string) Command {
 		return &GetAnnouncements{}
 	case "markAnnouncementsRead":
 		return &MarkAnnouncementsRead{}
+	case "removeAnnouncement":
+		return &RemoveAnnouncement{}
 	}
 	return nil
 }

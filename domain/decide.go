@@ -32,6 +32,8 @@ type Needs struct {
 	Settings bool
 	// Announcements asks for a page of the principal's announcements; nil: none.
 	Announcements *AnnouncementQuery
+	// Announcement asks for one announcement with its recipients, expired or removed ones included; zero: none.
+	Announcement AnnouncementID
 }
 
 // Heads is the state that a decision may look at, and what purity forbids it to make itself.
@@ -69,6 +71,8 @@ type Heads struct {
 	Settings AccountSettings
 	// Announcements are those of Needs.Announcements, the newest first; some may have expired.
 	Announcements []Announcement
+	// Announcement is that of Needs.Announcement; nil: there is none.
+	Announcement *Announcement
 	// Existing is the conversation that holds the unique key which an earlier run of this decision wanted: the
 	// store found it taken and runs the decision again.
 	Existing *Conversation
@@ -102,6 +106,8 @@ type Decision struct {
 	Announcement *Announcement
 	// AnnouncementsRead marks announcements as read by the principal; nil: none.
 	AnnouncementsRead *AnnouncementMark
+	// AnnouncementRemoved is one as it shall read for whoever made it; for its recipients it is gone. nil: none is.
+	AnnouncementRemoved *Announcement
 	// Page is a stretch of the log that the result shall show; nil: none.
 	Page *Page
 	// Will is the will of the caller's session from now on, one without a topic: none; nil: as before. Only commands of the

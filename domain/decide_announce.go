@@ -32,6 +32,7 @@ type Announcement struct {
 	Push     RawObject `json:"push,omitempty" doc:"What the sender gave in options.push."`
 	Expires  int64     `json:"expires" doc:"Until when it is kept, in milliseconds since 1970."`
 	Read     bool      `json:"read,omitempty" doc:"The user has marked it as read."`
+	Removed  bool      `json:"removed,omitempty" doc:"It was removed: its content is gone, and its recipients see it no more."`
 
 	// Number is the store's; later announcements have higher ones. Size is how many bytes it keeps.
 	Number int64 `json:"-"`
@@ -49,11 +50,12 @@ type storedAnnouncement struct {
 	Content  Content    `json:"c"`
 	Priority string     `json:"p,omitempty"`
 	Push     RawObject  `json:"u,omitempty"`
+	Removed  bool       `json:"x,omitempty"`
 }
 
 // MarshalStored gives the bytes that the store keeps of the announcement: what its columns (id, times) do not say already.
 func (a *Announcement) MarshalStored() ([]byte, error) {
-	return json.Marshal(storedAnnouncement{a.ClientID, a.Sender, a.Content, a.Priority, a.Push})
+	return json.Marshal(storedAnnouncement{a.ClientID, a.Sender, a.Content, a.Priority, a.Push, a.Removed})
 }
 
 // Key is what tells the announcement apart from others of its sender: made stands in for a client id that is missing. The
@@ -74,7 +76,7 @@ func (a *Announcement) UnmarshalStored(b []byte) error {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return err
 	}
-	a.ClientID, a.Sender, a.Content, a.Priority, a.Push = s.ClientID, s.Sender, s.Content, s.Priority, s.Push
+	a.ClientID, a.Sender, a.Content, a.Priority, a.Push, a.Removed = s.ClientID, s.Sender, s.Content, s.Priority, s.Push, s.Removed
 	return nil
 }
 
@@ -175,10 +177,7 @@ func (c *Announce) decide(h *Heads, p Principal) (Decision, error) {
 		By: p.Sender(), Root: root, Recipients: to,
 	}
 	if o := c.Options; o != nil {
-		a.Push = o.Push
-		if o.Priority != "normal" {
-			a.Priority = o.Priority
-		}
+		a.Priority, a.Push = o.Priority, o.Push
 	}
 	return Decision{
 		Announcement: a, Result: Result{Announcement: a},
@@ -334,6 +333,47 @@ func (c *MarkAnnouncementsRead) decide(h *Heads, p Principal) (Decision, error) 
 		AnnouncementsRead: &AnnouncementMark{User: p.User, IDs: read, Time: h.Now},
 		Notices: []Told{{
 			Notice: Notice{Type: NoticeAnnouncementsRead, Time: h.Now, Announcements: read}, To: []UserID{p.User}, OthersOnly: true,
+		}},
+	}, nil
+}
+
+// RemoveAnnouncement takes an announcement back: nothing of what it said remains, and its recipients see it no more. Its client
+// id stays used. Removing it again changes nothing.
+type RemoveAnnouncement struct {
+	Announcement AnnouncementID `json:"announcement" doc:"Its UUID."`
+	Meta
+}
+
+// Name implements [Command].
+func (*RemoveAnnouncement) Name() string { return "removeAnnouncement" }
+
+// Kind implements [Command].
+func (*RemoveAnnouncement) Kind() Kind { return Announcing }
+
+// Needs implements [Command].
+func (c *RemoveAnnouncement) Needs(Principal) Needs { return Needs{Announcement: c.Announcement} }
+
+func (c *RemoveAnnouncement) check(Limits) error {
+	if c.Announcement.IsZero() {
+		return Errorf(InvalidRequest, "announcement is missing")
+	}
+	return nil
+}
+
+func (c *RemoveAnnouncement) decide(h *Heads, p Principal) (Decision, error) {
+	if !p.IsBackend() || p.User != 0 {
+		return Decision{}, Errorf(AccessDenied, "only a service removes announcements")
+	}
+	if h.Announcement == nil || !p.Sees(h.Announcement.Root) || h.Announcement.Expires <= h.Now {
+		return Decision{}, Errorf(NotFound, "no such announcement")
+	}
+	gone := *h.Announcement
+	gone.Content, gone.Priority, gone.Push, gone.Removed = Content{}, "", nil, true
+	// Also where it was removed before: perhaps by an attempt of which nobody heard.
+	return Decision{
+		AnnouncementRemoved: &gone,
+		Notices: []Told{{
+			Notice: Notice{Type: NoticeAnnouncementRemoved, Time: h.Now, Announcements: []AnnouncementID{gone.ID}}, To: gone.Recipients,
 		}},
 	}, nil
 }

@@ -21,8 +21,8 @@ func announcement(text string, to ...domain.UserID) *domain.Announce {
 	return a
 }
 
-// announced gives a page of a user's announcements.
-func (s *store) announced(user domain.UserID, q domain.AnnouncementQuery) (page []domain.Announcement) {
+// announcementsOf gives a page of a user's announcements.
+func (s *store) announcementsOf(user domain.UserID, q domain.AnnouncementQuery) (page []domain.Announcement) {
 	for _, a := range slices.Backward(s.announcements) {
 		if slices.Contains(a.Recipients, user) && (!q.Unread || !a.Read) && (q.Before == 0 || a.Number < q.Before) && len(page) < q.Limit {
 			page = append(page, a)
@@ -187,4 +187,38 @@ func TestReadingIsToldToTheOtherDevices(t *testing.T) {
 	} {
 		wantNumber(t, what, s, user(bob), &domain.MarkAnnouncementsRead{Announcements: list}, 1)
 	}
+}
+
+func TestRemovedAnnouncementsSayNothingAnyMore(t *testing.T) {
+	// A service that told the wrong people must be able to take it back: what remains is that its id was used.
+	s := newStore()
+	s.announced(7, alice, bob)
+	s.announced(8, bob)
+	s.announcements[1].Expires = now
+	remove := func(id domain.AnnouncementID) *domain.RemoveAnnouncement {
+		return &domain.RemoveAnnouncement{Announcement: id}
+	}
+	for range 2 { // the second time: nobody heard of the first
+		d := wantNumber(t, "remove", s, service(), remove(domain.AnnouncementID{7}), 0)
+		want := s.announcements[0]
+		want.Content, want.Priority, want.Push, want.Removed = domain.Content{}, "", nil, true
+		if diff := cmp.Diff(&want, d.AnnouncementRemoved); diff != "" {
+			t.Error(diff)
+		}
+		told := []domain.Told{{
+			Notice: domain.Notice{Type: "announcementRemoved", Time: now, Announcements: []domain.AnnouncementID{{7}}}, To: []domain.UserID{alice, bob},
+		}}
+		if diff := cmp.Diff(told, d.Notices); diff != "" {
+			t.Error(diff)
+		}
+		s.announcements[0] = *d.AnnouncementRemoved
+	}
+	stored, err := s.announcements[0].MarshalStored()
+	if err != nil || strings.Contains(string(stored), "hello") || !strings.Contains(string(stored), "a-7") {
+		t.Errorf("%s, %v", stored, err)
+	}
+	wantNumber(t, "it has expired", s, service(), remove(domain.AnnouncementID{8}), 110)
+	wantNumber(t, "there is none", s, service(), remove(domain.AnnouncementID{9}), 110)
+	wantNumber(t, "none is named", s, service(), remove(domain.AnnouncementID{}), 1)
+	wantNumber(t, "by a recipient", s, user(bob), remove(domain.AnnouncementID{7}), 12)
 }

@@ -307,6 +307,19 @@ func columns() map[string]column {
 		}},
 		"getAnnouncements":      {&domain.GetAnnouncements{}, question.forUsers},
 		"markAnnouncementsRead": {&domain.MarkAnnouncementsRead{}, question.forUsers},
+		// It exists, in the tree of everybody but the outsiders.
+		"removeAnnouncement": {&domain.RemoveAnnouncement{Announcement: domain.AnnouncementID{1}}, func(q question) int {
+			switch q.role {
+			case nobody:
+				return 3
+			case backend, administrator:
+				return 0
+			case foreignBackend:
+				return 110
+			case owner, taker, former, stranger, outsider, departed:
+			}
+			return 12
+		}},
 		// It has owners of its own; here nobody has any.
 		"getContent": {&domain.GetContent{Content: "00000000000000000000000000000001"}, func(q question) int {
 			if q.role == nobody {
@@ -548,6 +561,7 @@ func TestWhoMayDoWhatWhere(t *testing.T) {
 							s.left(carol, c.ID, 5)
 						}
 						s.said(conversationID(1), 2, bob, "hello")
+						s.announced(1, bob)
 						_, err := s.decide(t, r.principal(), col.command)
 						if want := col.answer(name, q); number(err) != want {
 							t.Errorf("%s by %s (bob: %s) in a %s conversation: number %d (%v), want %d",
@@ -589,7 +603,9 @@ func TestOtherTreesAnswerLikeEmptyOnes(t *testing.T) {
 	// To whoever may not know that a thing exists it does not exist: not even the wording may tell the difference.
 	for name, col := range columns() {
 		for _, r := range []role{outsider, foreignBackend} {
-			_, there := newStore(room()).decide(t, r.principal(), col.command)
+			full := newStore(room())
+			full.announced(1, bob)
+			_, there := full.decide(t, r.principal(), col.command)
 			empty := newStore()
 			empty.users = slices.DeleteFunc(empty.users, func(u domain.User) bool { return u.Root == 1 })
 			_, gone := empty.decide(t, r.principal(), col.command)

@@ -32,6 +32,7 @@ const (
 	NoticeEventSkipped        EventType = "eventSkipped"
 	NoticeAnnouncement        EventType = "announcement"
 	NoticeAnnouncementsRead   EventType = "announcementsRead"
+	NoticeAnnouncementRemoved EventType = "announcementRemoved"
 )
 
 // EventTypes lists the types of sequenced events.
@@ -52,6 +53,7 @@ func NoticeTypes() []EventType {
 	return []EventType{
 		NoticeConversationAdded, NoticeConversationRemoved, NoticeUnread, NoticeEditUser, NoticeSetStatus, NoticeSubscribe,
 		NoticeUnsubscribe, NoticeConflict, NoticeError, NoticeEventSkipped, NoticeAnnouncement, NoticeAnnouncementsRead,
+		NoticeAnnouncementRemoved,
 	}
 }
 
@@ -217,7 +219,7 @@ type Notice struct {
 	Tag   string `json:"tag,omitempty"`
 	User  *User  `json:"user,omitempty"`
 	Users []User `json:"users,omitzero"`
-	// Announcement belongs to announcement, Announcements to announcementsRead; without: all.
+	// Announcement belongs to announcement, Announcements to announcementRemoved and announcementsRead; without: all.
 	Announcement  *Announcement    `json:"announcement,omitempty"`
 	Announcements []AnnouncementID `json:"announcements,omitempty"`
 	// Seq and Size, in bytes, are of an event that was too large for the device.

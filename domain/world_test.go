@@ -3,6 +3,7 @@ package domain_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -117,6 +118,15 @@ func (s *store) left(u domain.UserID, c domain.ConversationID, seq domain.Seq) {
 	s.past[u][c][len(s.past[u][c])-1].To = seq
 }
 
+// announced tells users of tree 1 something; n is its id.
+func (s *store) announced(n byte, to ...domain.UserID) {
+	sender := service().Initiator()
+	s.announcements = append(s.announcements, domain.Announcement{
+		ID: domain.AnnouncementID{n}, ClientID: fmt.Sprint("a-", n), Sender: &sender, Time: now, Content: domain.Content{Text: "hello"},
+		Priority: "high", Push: domain.RawObject(`{"badge":1}`), Expires: now + 1, Number: int64(n), By: service().Sender(), Root: 1, Recipients: to,
+	})
+}
+
 // said puts a message of a user into a conversation, at the number.
 func (s *store) said(c domain.ConversationID, seq domain.Seq, u domain.UserID, text string) domain.MessageID {
 	e := &domain.Event{
@@ -156,7 +166,10 @@ func (s *store) heads(p domain.Principal, c domain.Command) *domain.Heads {
 	}
 	slices.Reverse(h.Users) // in no order
 	if q := n.Announcements; q != nil {
-		h.Announcements = s.announced(p.User, *q)
+		h.Announcements = s.announcementsOf(p.User, *q)
+	}
+	if i := slices.IndexFunc(s.announcements, func(a domain.Announcement) bool { return a.ID == n.Announcement }); i >= 0 {
+		h.Announcement = &s.announcements[i]
 	}
 	if n.Message > 0 {
 		h.Message = s.messages[domain.NewMessageID(n.Conversation, n.Message)]

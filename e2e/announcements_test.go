@@ -137,6 +137,49 @@ func TestAnnouncementsReachEverybodyNamed(t *testing.T) {
 	})
 }
 
+func TestAnnouncementsCanBeTakenBack(t *testing.T) {
+	// It was for others, or says what is not so: whoever has it open takes it away, whoever comes later never sees it.
+	byVersion(t, func(t *testing.T, w *world, version byte) {
+		users := w.users(t, "alice", "bob")
+		alice, bob := users[0], users[1]
+		phone := w.online(t, alice, version)
+		w.announce(t, "stays", nil, alice, bob)
+		made := w.announce(t, "a secret", map[string]any{"id": "a"}, alice, bob)
+		phone.announced(t)
+		phone.announced(t)
+		path := "/v1/announcements/" + made.UUID
+		for by, who := range map[string]struct {
+			api
+			status int
+		}{"a recipient": {w.as(t, alice), 403}, "another tree": {newWorld(t, w.gateway).service, 404}} {
+			if no := who.refused(t, "DELETE", path, nil); no.Status != who.status {
+				t.Errorf("%s: %+v", by, no)
+			}
+		}
+		w.service.ok(t, "DELETE", path, nil)
+		if n := phone.notice(t, "announcementRemoved"); !strings.Contains(string(n.received.payload), made.UUID) {
+			t.Errorf("told %s", n.received.payload)
+		}
+		w.admin.ok(t, "DELETE", path, nil) // again
+		for _, u := range users {
+			if got := announcements(t, w.as(t, u), ""); !slices.Equal(got, []string{"stays"}) {
+				t.Errorf("%s has %v", u.Name, got)
+			}
+		}
+		later := w.online(t, bob, version)
+		if got := later.announced(t); got.Text != "stays" {
+			t.Errorf("who comes later is told %+v", got)
+		}
+		again := w.service.ok(t, "POST", "/v1/announcements", map[string]any{"to": alice.Name, "text": "x", "id": "a"})
+		if again.status != 200 || !strings.Contains(string(again.body), `"removed":true`) || strings.Contains(string(again.body), "secret") {
+			t.Errorf("its id again: %d %s", again.status, again.body)
+		}
+		if no := w.service.refused(t, "DELETE", "/v1/announcements/"+strings.Replace(made.UUID, made.UUID[:4], "ffff", 1), nil); no.Code != "not-found" {
+			t.Errorf("one that is not there: %+v", no)
+		}
+	})
+}
+
 func TestAnnouncementsAreForServicesAndForAllOfAList(t *testing.T) {
 	inWorlds(t, func(t *testing.T, w *world) {
 		alice := w.user(t, "alice")

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -152,6 +153,40 @@ func TestAnnouncementsSurviveDoubtfulCommits(t *testing.T) {
 		w.pass(time.Minute)
 		if got := c.announced(); len(got) != 1 {
 			t.Errorf("told %v", got)
+		}
+	})
+}
+
+func TestRemovedAnnouncementsAreTakenFromTheInboxes(t *testing.T) {
+	// Also when the store removed it and the answer was lost.
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.connect(1)
+		c.subscribe(c.inbox(), domain.SubscribeOptions{QoS: 1})
+		w.settle()
+		made := w.announce("oops", 1, 2)
+		id := made.Result.Announcement.ID
+		remove := &domain.RemoveAnnouncement{Announcement: id}
+		w.store.failAfterCommit(1)
+		if _, err := w.g.Do(t.Context(), service(1), remove); err != nil {
+			t.Fatal(err)
+		}
+		w.store.heal()
+		w.settle()
+		var told []any
+		for _, n := range c.notices(c.inbox()) {
+			if n["type"] == "announcementRemoved" {
+				told = append(told, n["announcements"])
+			}
+		}
+		if want := []any{[]any{id.String()}}; !reflect.DeepEqual(told, want) {
+			t.Errorf("told %v, want %v", told, want)
+		}
+		later := w.connect(2)
+		later.subscribe(later.inbox(), domain.SubscribeOptions{QoS: 1})
+		w.settle()
+		if got := later.announced(); len(got) != 0 {
+			t.Errorf("who came later was told %v", got)
 		}
 	})
 }

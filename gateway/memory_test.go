@@ -243,6 +243,13 @@ func (tx *transaction) change(req *domain.ChangeRequest) (domain.Changed, error)
 	if d.Announcement != nil {
 		tx.m.announce(&d, req.Key)
 	}
+	if gone := d.AnnouncementRemoved; gone != nil {
+		for _, a := range tx.m.announced {
+			if a.ID == gone.ID {
+				a.Announcement = *gone
+			}
+		}
+	}
 	if mark := d.AnnouncementsRead; mark != nil {
 		for _, a := range tx.m.announced {
 			if len(mark.IDs) == 0 || slices.Contains(mark.IDs, a.ID) {
@@ -385,6 +392,10 @@ func (m *memory) read(
 	if n.Unread != nil {
 		h.Unread = m.unread(records, p.User, n.Unread)
 	}
+	if i := slices.IndexFunc(m.announced, func(a *announced) bool { return a.ID == n.Announcement }); i >= 0 {
+		one := m.announced[i].Announcement
+		h.Announcement = &one
+	}
 	if n.Announcements != nil {
 		h.Announcements = m.announcements(p.User, n.Announcements)
 	}
@@ -435,7 +446,7 @@ func (m *memory) announce(d *domain.Decision, key string) {
 // announcements gives a user's announcements, the newest first. The caller holds mu.
 func (m *memory) announcements(user domain.UserID, q *domain.AnnouncementQuery) (list []domain.Announcement) {
 	for _, a := range slices.Backward(m.announced) {
-		if slices.Contains(a.Recipients, user) && !(q.Unread && a.read[user]) && len(list) < q.Limit {
+		if slices.Contains(a.Recipients, user) && !a.Removed && !(q.Unread && a.read[user]) && len(list) < q.Limit {
 			shown := a.Announcement
 			shown.Read, shown.Size = a.read[user], len(a.Text)
 			list = append(list, shown)

@@ -77,6 +77,50 @@ func (s *Store) announce(ctx context.Context, q runner, d *domain.Decision, key 
 	return nil
 }
 
+const (
+	selectAnnouncement = `SELECT number, payload, created_at, expires_at, root_id FROM announcements WHERE id = $1`
+	selectAnnounced    = `SELECT user_id FROM announced WHERE number = $1 ORDER BY user_id`
+	dropAnnouncement   = `UPDATE announcements SET payload = $2, removed = true WHERE number = $1`
+)
+
+// announcement reads one with its recipients; nil: there is none.
+func (s *Store) announcement(ctx context.Context, q runner, id domain.AnnouncementID) (*domain.Announcement, error) {
+	var a domain.Announcement
+	var payload []byte
+	var root int64
+	found, err := one(ctx, q, []any{&a.Number, &payload, &a.Time, &a.Expires, &root}, selectAnnouncement, id[:])
+	if err != nil || !found {
+		return nil, err
+	}
+	if err := a.UnmarshalStored(payload); err != nil {
+		return nil, fmt.Errorf("announcement %d: %w", a.Number, err)
+	}
+	a.ID, a.Root, a.Size = id, domain.AccountID(root), len(payload)
+	err = each(ctx, q, func(rows *sqlx.Rows) error {
+		var user int64
+		if err := rows.Scan(&user); err != nil {
+			return err
+		}
+		a.Recipients = append(a.Recipients, domain.UserID(user))
+		return nil
+	}, selectAnnounced, a.Number)
+	return &a, err
+}
+
+// removeAnnouncement writes what remains of an announcement; nil: nothing is removed. Its recipients are kept as long as it
+// would have been: a repetition tells them as well.
+func (s *Store) removeAnnouncement(ctx context.Context, q runner, a *domain.Announcement) error {
+	if a == nil {
+		return nil
+	}
+	payload, err := a.MarshalStored()
+	if err != nil {
+		return err
+	}
+	_, err = q.exec(ctx, dropAnnouncement, a.Number, payload)
+	return err
+}
+
 // markAnnouncements writes which announcements a user has read.
 func (s *Store) markAnnouncements(ctx context.Context, q runner, m *domain.AnnouncementMark) error {
 	if len(m.IDs) == 0 {
@@ -94,7 +138,7 @@ func (s *Store) markAnnouncements(ctx context.Context, q runner, m *domain.Annou
 const (
 	announcementsOf = `SELECT a.number, a.id, a.payload, a.created_at, a.expires_at, r.read_at
 		FROM announced r JOIN announcements a ON a.number = r.number
-		WHERE r.user_id = $1 AND r.number < $2`
+		WHERE r.user_id = $1 AND r.number < $2 AND NOT a.removed`
 	selectAnnouncements       = announcementsOf + ` ORDER BY r.number DESC LIMIT $3`
 	selectUnreadAnnouncements = announcementsOf + ` AND r.read_at IS NULL ORDER BY r.number DESC LIMIT $3`
 )

@@ -201,6 +201,9 @@ func (s *Store) decide(ctx context.Context, q runner, r *domain.ChangeRequest) (
 			if err := s.announce(ctx, q, &d, r.Key); err != nil {
 				return domain.Changed{}, err
 			}
+			if err := s.removeAnnouncement(ctx, q, d.AnnouncementRemoved); err != nil {
+				return domain.Changed{}, err
+			}
 			return domain.Changed{Decision: d, Before: before}, nil
 		}
 		// Who has the key may lose it before it is read: then it is free.

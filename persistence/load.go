@@ -353,6 +353,11 @@ func (s *Store) heads(ctx context.Context, q runner, p domain.Principal, needs d
 			return nil, nil, err
 		}
 	}
+	if !needs.Announcement.IsZero() {
+		if h.Announcement, err = s.announcement(ctx, q, needs.Announcement); err != nil {
+			return nil, nil, err
+		}
+	}
 	return h, l, nil
 }
 

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 	"testing"
@@ -81,6 +82,27 @@ func announcementsWait(t *testing.T, b Backend) {
 		Expires: a.Time + domain.MaxAhead.Milliseconds(), Number: a.Number, Size: a.Size,
 	}
 	equal(t, "as it reads", a, want)
+
+	// One that is taken back is gone for all at once, and its words are gone for good.
+	gone := w.Change(log, by, w.announcement("secret-words", "gone", 0, 1)).Decision.Announcement
+	remove := &domain.RemoveAnnouncement{Announcement: gone.ID}
+	for range 2 {
+		d := w.Change(log, by, remove).Decision
+		equal(t, "who is told", d.Notices[0].To, []domain.UserID{w.Users[0].ID, w.Users[1].ID})
+	}
+	equal(t, "the first's, without it", w.told(0, domain.AnnouncementQuery{}), []string{"four", "three", "one"})
+	again := w.Change(log, by, w.announcement("again", "gone", 0)).Decision.Result
+	equal(t, "its id stays used", again.Announcement.ID, gone.ID)
+	if r := again.Announcement; !again.Duplicate || !r.Removed || r.Text != "" {
+		t.Errorf("the same id again: %+v", r)
+	}
+	equal(t, "nobody is told", w.told(0, domain.AnnouncementQuery{}), []string{"four", "three", "one"})
+
+	for _, cell := range place.Dump(t) {
+		if bytes.Contains(cell, []byte("secret-words")) {
+			t.Errorf("what it said is kept in %q", cell)
+		}
+	}
 
 	// They outlive the process, and not their time; nor the user.
 	must(t, w.Store.Close())

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	mrand "math/rand/v2"
 	"slices"
 	"sync"

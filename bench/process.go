@@ -328,6 +328,6 @@ func (s *server) populate(ctx context.Context, users int, members [][]int) (*pop
 }
 
 // connect logs in a user's device and subscribes it to everything of its conversations.
-func (s *server) connect(ctx context.Context, dial dialer, p *population, user int) (*client, error) {
-	return dial(ctx, s.mqtt, "bench-"+strconv.Itoa(user), p.names[user], p.tokens[user], "conversations/+/events")
+func (s *scene) connect(ctx context.Context, dial dialer, user int) (*client, error) {
+	return dial(ctx, s.mqtt, "bench-"+strconv.Itoa(user), s.names[user], s.tokens[user], "conversations/+/events")
 }

@@ -223,7 +223,7 @@ type dialer func(ctx context.Context, addr, clientID, username, password string,
 // connectGroups connects and subscribes everybody.
 func (s *scene) connectGroups(ctx context.Context, dial dialer) (clients, senders []*client, err error) {
 	for u := range groups * groupSize {
-		c, err := s.connect(ctx, dial, s.population, u)
+		c, err := s.connect(ctx, dial, u)
 		if err != nil {
 			closeAll(clients)
 			return nil, nil, err
@@ -352,7 +352,7 @@ func idle(ctx context.Context, o Options, st *Store, r *Report) error {
 	var clients []*client
 	defer func() { closeAll(clients) }()
 	for u := range n {
-		c, err := s.connect(ctx, dial, s.population, u)
+		c, err := s.connect(ctx, dial, u)
 		if err != nil {
 			return err
 		}

@@ -69,9 +69,7 @@ func TestJoiningAndLeaving(t *testing.T) {
 			here.hearUpTo(t, c, seq+3, seq+3)
 			seq += 3
 		}
-		if rest := there.events.rest(); len(rest) > 0 {
-			t.Errorf("who left hears %s", rest[0].payload)
-		}
+		there.heardAll(t)
 	})
 }
 

@@ -267,3 +267,11 @@ func (d *device) hearUpTo(tb testing.TB, conversation string, from, to int64) []
 	}
 	return list
 }
+
+// heardAll checks that no event has come but those that the test has heard.
+func (d *device) heardAll(tb testing.TB) {
+	tb.Helper()
+	if rest := d.events.rest(); len(rest) > 0 {
+		tb.Errorf("%s hears %d events more, first %s: %s", d.user.Name, len(rest), rest[0].topic, rest[0].payload)
+	}
+}

@@ -45,9 +45,7 @@ func TestAcknowledgementTellsThePlaceOfTheMessage(t *testing.T) {
 		if ev := bob.hear(t, c); ev.Seq != 5 {
 			t.Errorf("after a repetition event %d follows 4", ev.Seq)
 		}
-		if n := len(bob.events.rest()); n > 0 {
-			t.Errorf("%d deliveries too many", n)
-		}
+		bob.heardAll(t)
 	})
 }
 

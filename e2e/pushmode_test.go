@@ -80,9 +80,7 @@ func TestPushModeSendsTheNewestMissedMessages(t *testing.T) {
 		w.awaitDelivered(t, long, users[1], 36)
 		w.awaitDelivered(t, short, users[1], 7)
 		w.awaitDelivered(t, exact, users[1], 21)
-		if rest := d.events.rest(); len(rest) > 0 {
-			t.Errorf("%d events came besides, first %s", len(rest), rest[0].payload)
-		}
+		d.heardAll(t)
 		d.unsubscribe(t, allEvents)
 		d.subscribe(t, 1, allEvents)
 		last36 := d.quiet(t, alice, long)
@@ -124,9 +122,7 @@ func TestPushModeCoversWhatIsSubscribedTo(t *testing.T) {
 		c := w.conversation(t, users...)
 		d.hearUpTo(t, c, 1, 1)
 		d.quiet(t, alice, c)
-		if rest := d.events.rest(); len(rest) > 0 {
-			t.Errorf("%d events came besides, first %s", len(rest), rest[0].payload)
-		}
+		d.heardAll(t)
 	})
 }
 
@@ -205,9 +201,7 @@ func TestPushModeShowsNobodyWhatTheyMayNotSee(t *testing.T) {
 		d.hearUpTo(t, uber, 7, 9)
 		d.hearUpTo(t, last, 1, 1)
 		d.quiet(t, alice, last)
-		if rest := d.events.rest(); len(rest) > 0 {
-			t.Errorf("%d events came besides, first %s", len(rest), rest[0].payload)
-		}
+		d.heardAll(t)
 	})
 }
 
@@ -243,9 +237,7 @@ func TestDurableSessionInPushModeJumps(t *testing.T) {
 		d = w.connect(t, users[1], version, named("phone"), stay)
 		d.hearUpTo(t, far, 54, 83)
 		d.quiet(t, alice, far)
-		if rest := d.events.rest(); len(rest) > 0 {
-			t.Errorf("%d events came besides, first %s", len(rest), rest[0].payload)
-		}
+		d.heardAll(t)
 	})
 }
 

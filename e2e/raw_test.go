@@ -218,6 +218,15 @@ func (r *raw) expect(tb testing.TB, kind byte) packet {
 	return p
 }
 
+// event waits for the next packet, which must be the delivery of an event.
+func (r *raw) event(tb testing.TB) (event, packet) {
+	tb.Helper()
+	p := r.expect(tb, typePublish)
+	ev := event{raw: p.payload}
+	mustDecode(tb, p.payload, &ev)
+	return ev, p
+}
+
 // subscribe subscribes to filters that must be granted.
 func (r *raw) subscribe(tb testing.TB, filters ...filter) {
 	tb.Helper()

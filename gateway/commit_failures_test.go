@@ -74,13 +74,13 @@ func TestAPanicInADecisionFailsAlone(t *testing.T) {
 				if place == "append" {
 					before = alice.send(c, "before")
 					bad = alice.submit(domain.Request{
-						Command: &hooked{SendMessage: message(c, "boom", ""), common: explode}, Name: "sendMessage",
+						Command: &hooked{Command: message(c, "boom", ""), common: explode}, Name: "sendMessage",
 					})
 					after = alice.send(c, "after")
 				} else {
 					before = alice.submit(domain.Request{Command: add(c, w.user(3).User), Name: "addParticipants"})
 					bad = alice.submit(domain.Request{
-						Command: &hookedChange{AddParticipants: add(c, w.user(4).User), common: explode}, Name: "addParticipants",
+						Command: &hooked{Command: add(c, w.user(4).User), common: explode}, Name: "addParticipants",
 					})
 					after = alice.submit(domain.Request{Command: add(c, w.user(5).User), Name: "addParticipants"})
 				}
@@ -94,17 +94,6 @@ func TestAPanicInADecisionFailsAlone(t *testing.T) {
 			})
 		})
 	}
-}
-
-type hookedChange struct {
-	*domain.AddParticipants
-	common func()
-}
-
-// Common implements domain.Command.
-func (h *hookedChange) Common() *domain.Meta {
-	h.common()
-	return h.AddParticipants.Common()
 }
 
 func TestAPanicInAReadIsContained(t *testing.T) {

@@ -143,7 +143,7 @@ func TestOrderHoldsWhenTheHeadMovesDuringADecision(t *testing.T) {
 		w.store.set(func() { w.store.afterCommit = nil })
 		// Deciding the first message lets the look proceed and waits for its effect.
 		calls := 0
-		first := &hooked{SendMessage: message(c, "first", ""), common: func() {
+		first := &hooked{Command: message(c, "first", ""), common: func() {
 			if calls++; calls == 2 {
 				look.open()
 				<-bob.wakes
@@ -176,16 +176,16 @@ func (w *world) converseHeld(hold *gate) *answer {
 	return a
 }
 
-// hooked is a message whose decision can be watched, or go wrong: common is called whenever somebody looks at it.
+// hooked is a command whose decision can be watched, or go wrong: common is called whenever somebody looks at it.
 type hooked struct {
-	*domain.SendMessage
+	domain.Command
 	common func()
 }
 
 // Common implements domain.Command.
 func (h *hooked) Common() *domain.Meta {
 	h.common()
-	return h.SendMessage.Common()
+	return h.Command.Common()
 }
 
 func TestTwinsGetOneAcceptance(t *testing.T) {

@@ -177,7 +177,7 @@ func stuck(t *testing.T, r *rig, version byte) *seat {
 
 func TestAClientThatDoesNotReadSlowsNobodyAndIsDisconnected(t *testing.T) {
 	// In mochi its lock is held while its socket is full, and whoever publishes to it waits for that lock.
-	const given = 4 * time.Second // whoever waited for such a client would wait that long
+	const given = 2 * time.Second // whoever waited for such a client would wait that long
 	r := newRig(t, nil, limits(func(l *broker.Limits) { l.WriteTimeout = given }))
 	r.decide = func(s *seat, req domain.Request, done func(domain.Receipt, error)) {
 		r.hall.mu.Lock()

@@ -50,7 +50,7 @@ func TestARefusedLoginSaysWhy(t *testing.T) {
 		"password":       {nil, hi{password: "bad"}, 0x87, 5, "not-authenticated"},
 		"access":         {fail(domain.AccessDenied), hi{}, 0x87, 5, "access-denied"},
 		"store gone":     {fail(domain.Unavailable), hi{}, 0x88, 3, "unavailable"},
-		"too many":       {fail(domain.RateLimited), hi{}, 0x9f, 3, "rate-limited"},
+		"too many":       {fail(domain.RateLimited), hi{}, 0x97, 3, "rate-limited"},
 		"conflict":       {fail(domain.SessionConflict), hi{}, 0x8e, 5, "session-conflict"},
 		"no error of us": {func(domain.Hello) error { return errors.New("secret") }, hi{}, 0x80, 5, "internal"},
 		"panic":          {func(domain.Hello) error { panic("secret") }, hi{}, 0x80, 5, "internal"},

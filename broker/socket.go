@@ -107,8 +107,14 @@ func (s *socket) Close() error {
 func (s *socket) LocalAddr() net.Addr  { return s.raw.LocalAddr() }
 func (s *socket) RemoteAddr() net.Addr { return s.raw.RemoteAddr() }
 
-// SetDeadline implements net.Conn. mochi means the keep alive; writes have deadlines of their own.
-func (s *socket) SetDeadline(t time.Time) error { return s.SetReadDeadline(t) }
+// SetDeadline implements net.Conn. mochi means the keep alive; writes have deadlines of their own. It counts in whole seconds:
+// one and a half times an odd keep alive (MQTT 5, section 3.1.2.10) is half a second more.
+func (s *socket) SetDeadline(t time.Time) error {
+	if !t.IsZero() {
+		t = t.Add(time.Second / 2)
+	}
+	return s.SetReadDeadline(t)
+}
 
 // SetReadDeadline implements net.Conn. At the end of a connection the Conn sets the deadlines.
 func (s *socket) SetReadDeadline(t time.Time) error {

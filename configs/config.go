@@ -228,7 +228,7 @@ func Default() Config {
 			Parts:                 16,
 			ReceiveMaximum:        64,
 			Sessions:              100_000,
-			SessionsPerUser:       100,
+			SessionsPerUser:       1000,
 			Subscriptions:         1000,
 			DeliveredSignals:      100,
 			Logins:                1000,

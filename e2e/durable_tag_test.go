@@ -66,7 +66,7 @@ func TestSessionsPerUserAreLimited(t *testing.T) {
 		for _, device := range []string{"a", "b", "c"} {
 			w.phone(t, users[0], lasting(5, device)).follow(t, 1, allEvents)
 		}
-		for version, want := range map[byte]byte{5: 0x9f, 4: 3} {
+		for version, want := range map[byte]byte{5: 0x97, 4: 3} {
 			if got := w.phoneRefused(t, users[0], lasting(version, "d")); got != want {
 				t.Errorf("version %d: CONNACK 0x%02x, want 0x%02x", version, got, want)
 			}
@@ -114,6 +114,40 @@ func TestDeliveredSignalsAreForConversationsThatAreNotTooLarge(t *testing.T) {
 			t.Errorf("the first signal is %+v", d)
 		}
 		sender.settled(t)
+	})
+}
+
+func TestDeliveredSignalsComeAlsoWhereNothingHappenedLately(t *testing.T) {
+	// The gateway is restarted while a phone is away: when it has caught up, the sender sees that all has arrived.
+	onBothStores(t, func(t *testing.T, s store) {
+		url := s.empty(t)
+		g := start(t, url)
+		w := newWorld(t, g)
+		users := w.users(t, "alice", "bob")
+		c := w.conversation(t, users...)
+		login := lasting(5, "phone")
+		p := w.phone(t, users[1], login)
+		p.follow(t, 1, allEvents)
+		p.goodbye(t)
+		last := w.sayVia(t, w.as(t, users[0]), c, 3)
+		if err := g.stop(); err != nil {
+			t.Fatal(err)
+		}
+		g = start(t, url)
+		sender := g.phone(t, users[0], chaos.Login{Version: 5, Device: "desk", Clean: true})
+		sender.follow(t, 0, "conversations/"+c+"/signals")
+		p = g.phone(t, users[1], login)
+		p.want(t, c, 2, last)
+		var d struct {
+			Type        string
+			Seq, UserID int64
+		}
+		for d.Seq < last {
+			mustDecode(t, sender.read(t).Payload, &d)
+			if d.Type != "delivered" || d.UserID != users[1].ID {
+				t.Fatalf("told %+v", d)
+			}
+		}
 	})
 }
 

@@ -7,6 +7,10 @@ import (
 // maxSignals is how much may wait for a session before signals to it are left out: they are for those who keep up.
 const maxSignals = 256
 
+// maxAwakened is of how many quiet conversations deliveries are told per flush: each is a read of the store. Those who come back
+// to more than that are seen by what happens next, and by getReceipts.
+const maxAwakened = 64
+
 // tellOnline decides a command that stores nothing and tells those who are there. It may be called from any goroutine.
 func (g *Gateway) tellOnline(it *item) {
 	heads := domain.Heads{Now: domain.Millis(g.now()), Limits: g.limits, Conversation: it.stream.Head()}
@@ -121,25 +125,55 @@ func (s *Session) pushSignal(d direct) {
 // delivered tells the participants of not too large conversations how far deliveries have come: once per flush, however
 // many there were.
 func (g *Gateway) delivered(marks []domain.Mark) {
-	now := domain.Millis(g.now())
+	var quiet []domain.Mark
 	for _, m := range marks {
-		st := g.hub.peek(m.Conversation)
-		if st == nil {
-			continue // nobody was active there lately
+		if st := g.hub.peek(m.Conversation); st != nil && st.settledHead() != nil {
+			st.tellDelivered(g, m)
+		} else if len(quiet) < maxAwakened {
+			quiet = append(quiet, m)
 		}
-		head := st.settledHead()
-		if head == nil || len(head.Participants) > g.maxMarked {
-			continue
-		}
-		p, ok := head.Participant(m.User)
-		if !ok || m.Seq < p.LastDelivered || !st.raises(m.User, m.Seq) {
-			continue // a device of the user has got further
-		}
-		st.signal(g, &domain.Signal{
-			Type: domain.SignalDelivered, Conversation: m.Conversation, Time: now, Seq: m.Seq, UserID: m.User,
-			Initiator: &domain.Initiator{UserID: p.UserID, Username: p.Username},
+	}
+	if len(quiet) > 0 && g.hub.count() > 1 {
+		g.background.Go(func() {
+			for _, m := range quiet {
+				if g.running.Err() != nil {
+					return
+				}
+				st := g.hub.stream(m.Conversation)
+				if g.awaken(st); st.settledHead() != nil {
+					st.tellDelivered(g, m)
+				}
+				g.hub.done(st)
+			}
 		})
 	}
+}
+
+// awaken reads the head of a conversation in which nothing happened lately, unless somebody does so already.
+func (g *Gateway) awaken(st *stream) {
+	st.mu.Lock()
+	load := st.head == nil && !st.loading && !st.born
+	st.loading = st.loading || load
+	st.mu.Unlock()
+	if load {
+		g.load(st)
+	}
+}
+
+// tellDelivered tells the participants how far deliveries to one of them have come.
+func (st *stream) tellDelivered(g *Gateway, m domain.Mark) {
+	head := st.settledHead()
+	if head == nil || len(head.Participants) > g.maxMarked {
+		return
+	}
+	p, ok := head.Participant(m.User)
+	if !ok || m.Seq < p.LastDelivered || !st.raises(m.User, m.Seq) {
+		return // a device of the user has got further
+	}
+	st.signal(g, &domain.Signal{
+		Type: domain.SignalDelivered, Conversation: m.Conversation, Time: domain.Millis(g.now()), Seq: m.Seq, UserID: m.User,
+		Initiator: &domain.Initiator{UserID: p.UserID, Username: p.Username},
+	})
 }
 
 // raises notes how far deliveries to a user have come; false: all were told of that already.

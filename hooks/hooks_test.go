@@ -74,7 +74,7 @@ func TestReturnCodesOfMQTT311AreTheFiveThatExist(t *testing.T) {
 			want = 1
 		case 0x85:
 			want = 2
-		case 0x88, 0x89, 0x97, 0x9f:
+		case 0x88, 0x89, 0x97:
 			want = 3
 		}
 		if got := legacyReason(byte(reason)); got != want {

@@ -88,11 +88,7 @@ func (v verdict) ack(version byte, id uint16, r *domain.Receipt) packets.Packet 
 
 // connackReason gives the reason code for a refused login.
 func connackReason(version byte, err error) byte {
-	code := domain.CodeOf(err)
-	reason := code.Info().Reason
-	if code == domain.RateLimited {
-		reason = packets.ErrConnectionRateExceeded.Code
-	}
+	reason := domain.CodeOf(err).Info().Reason
 	if version < 5 {
 		return legacyReason(reason)
 	}
@@ -106,8 +102,7 @@ func legacyReason(reason byte) byte {
 		return packets.Err3UnsupportedProtocolVersion.Code
 	case packets.ErrClientIdentifierNotValid.Code:
 		return packets.Err3ClientIdentifierNotValid.Code
-	case packets.ErrServerUnavailable.Code, packets.ErrServerBusy.Code, packets.ErrQuotaExceeded.Code,
-		packets.ErrConnectionRateExceeded.Code:
+	case packets.ErrServerUnavailable.Code, packets.ErrServerBusy.Code, packets.ErrQuotaExceeded.Code:
 		return packets.Err3ServerUnavailable.Code
 	}
 	return packets.Err3NotAuthorized.Code
